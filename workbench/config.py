@@ -1,0 +1,117 @@
+"""``EngineConfig``: every knob of an engine, described once.
+
+Names are vLLM's where the knob is vLLM's.  Units, ranges and one-line docs live on the field, and
+the ``%%infer`` options, the command line and the docs table are generated from them (see ``_knobs``).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from workbench._knobs import check, unknown_name
+from workbench.errors import ConfigError
+
+_MODEL = {"group": "model"}
+_CACHE = {"group": "cache"}
+_SCHED = {"group": "scheduler"}
+
+
+class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings of one engine; immutable, comparable, checked when made.
+
+    Raises :class:`~workbench.errors.ConfigError` for a value out of range or a contradiction.
+
+    >>> EngineConfig(max_num_seqs=4).max_num_seqs
+    4
+    >>> EngineConfig(max_num_seqs=0)
+    Traceback (most recent call last):
+    workbench.errors.ConfigError: max_num_seqs must be at least 1, not 0
+    """
+
+    model: Annotated[
+        str, Meta(description="A model's name, a folder in Hugging Face layout, a GGUF file or a hub id", extra=_MODEL)
+    ] = "smollm2"
+    dtype: Annotated[
+        Literal["auto", "bfloat16", "float16", "float32"],
+        Meta(description="Type of weights and KV cache; auto is bfloat16", extra=_MODEL),
+    ] = "auto"
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], Meta(description="Where the model runs; auto takes CUDA when present", extra=_MODEL)
+    ] = "auto"
+    num_threads: Annotated[
+        int | None, Meta(ge=1, description="CPU threads of the forward pass", extra={**_MODEL, "unit": "threads"})
+    ] = None
+    trust_remote_code: Annotated[
+        bool, Meta(description="Let a hub model run its own Python code while loading", extra=_MODEL)
+    ] = False
+    seed: Annotated[
+        int, Meta(ge=0, description="Seeds every request that brings no seed of its own", extra=_MODEL)
+    ] = 0
+    max_model_len: Annotated[
+        int | None,
+        Meta(ge=2, description="Longest prompt plus output; by default the model's own limit", extra={**_MODEL, "unit": "tokens"}),
+    ] = None
+    block_size: Annotated[
+        int, Meta(ge=1, le=1024, description="Tokens in one KV block", extra={**_CACHE, "unit": "tokens"})
+    ] = 16
+    num_blocks: Annotated[
+        int | None, Meta(ge=1, description="Usable KV blocks; by default from the memory budget", extra={**_CACHE, "unit": "blocks"})
+    ] = None
+    kv_cache_memory_bytes: Annotated[
+        int | None, Meta(ge=1, description="Memory for the KV cache when num_blocks is not given", extra={**_CACHE, "unit": "bytes"})
+    ] = None
+    enable_prefix_caching: Annotated[
+        bool, Meta(description="Reuse the KV blocks of a prompt's beginning that was computed before", extra=_CACHE)
+    ] = True
+    max_num_seqs: Annotated[
+        int, Meta(ge=1, le=4096, description="Requests that may run at once", extra={**_SCHED, "unit": "requests", "live": True})
+    ] = 16
+    max_num_batched_tokens: Annotated[
+        int, Meta(ge=1, description="Token budget of one step", extra={**_SCHED, "unit": "tokens", "live": True})
+    ] = 256
+    enable_chunked_prefill: Annotated[
+        bool, Meta(description="Cut a prompt that does not fit the step's budget into chunks", extra={**_SCHED, "live": True})
+    ] = True
+    long_prefill_token_threshold: Annotated[
+        int,
+        Meta(ge=0, description="Longest prefill chunk of one request in a step; 0 sets no limit", extra={**_SCHED, "unit": "tokens", "live": True}),
+    ] = 0
+    policy: Annotated[
+        Literal["fcfs", "priority"],
+        Meta(description="Who is admitted first and preempted last; in priority a smaller number wins", extra=_SCHED),
+    ] = "fcfs"
+    reserve_full_prompt: Annotated[
+        bool, Meta(description="Admit a request only when all of its known tokens fit the free blocks", extra={**_SCHED, "live": True})
+    ] = True
+    batching: Annotated[
+        Literal["continuous", "static", "dynamic"],
+        Meta(description="Admission per step, or (for teaching) in whole batches that hold until the last is done", extra=_SCHED),
+    ] = "continuous"
+    batch_window_steps: Annotated[
+        int, Meta(ge=0, description="How long dynamic batching waits for a full batch", extra={**_SCHED, "unit": "steps", "live": True})
+    ] = 4
+    num_speculative_tokens: Annotated[
+        int, Meta(ge=0, le=64, description="Draft tokens verified per request and step", extra={**_SCHED, "unit": "tokens"})
+    ] = 0
+    debug: Annotated[
+        bool, Meta(description="Check every invariant of scheduler and block pool after each step", extra={"group": "engine", "live": True})
+    ] = False
+
+    def __post_init__(self) -> None:
+        check(self, ConfigError)
+        if not self.enable_chunked_prefill and self.max_model_len and self.max_num_batched_tokens < self.max_model_len:
+            raise ConfigError(
+                f"without chunked prefill a prompt must fit one step, but max_num_batched_tokens is {self.max_num_batched_tokens} "
+                f"and max_model_len {self.max_model_len}: raise the first or lower the second"
+            )
+
+    def replace(self, **changes: Any) -> EngineConfig:
+        """This config with some knobs changed; an unknown name raises :class:`ConfigError`."""
+        known = self.__struct_fields__
+        for name in changes:
+            if name not in known:
+                raise ConfigError(unknown_name("knob", name, known))
+        return msgspec.structs.replace(self, **changes)

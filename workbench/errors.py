@@ -1,0 +1,63 @@
+"""Every error the workbench raises on purpose.
+
+    WorkbenchError
+    ├── ConfigError            a knob has an impossible value
+    ├── RequestError           a prompt or its sampling parameters cannot be served
+    ├── ModelError             a model cannot be found, verified, read or run
+    │   ├── UnknownModelError
+    │   ├── UnsupportedModelError
+    │   └── ModelIntegrityError    wrong checksum, truncated or foreign file
+    ├── EngineClosedError      the engine was closed
+    ├── EngineBusyError        another run owns the engine now
+    ├── TraceError             a trace file is corrupt, or newer than this version reads
+    └── IntegrityError         one of our own invariants broke: a bug, please report it
+
+A message says what is wrong, gives the numbers, and ends with what to change.  The faces
+(``%%infer``, the command line) print every one of these but the last as a single line.
+"""
+
+from __future__ import annotations
+
+
+class WorkbenchError(Exception):
+    """Base of all errors that the workbench raises on purpose."""
+
+
+class ConfigError(WorkbenchError, ValueError):
+    """A knob has an impossible value, or two knobs contradict each other."""
+
+
+class RequestError(WorkbenchError, ValueError):
+    """A prompt or its sampling parameters cannot be served by this engine."""
+
+
+class ModelError(WorkbenchError):
+    """A model cannot be found, verified, read or run."""
+
+
+class UnknownModelError(ModelError, LookupError):
+    """No model of that name, path or hub id can be reached."""
+
+
+class UnsupportedModelError(ModelError):
+    """The model was found, but its architecture is not one that we run."""
+
+
+class ModelIntegrityError(ModelError):
+    """A model file does not have the bytes it should have."""
+
+
+class EngineClosedError(WorkbenchError, RuntimeError):
+    """The engine was closed; make a new one."""
+
+
+class EngineBusyError(WorkbenchError, RuntimeError):
+    """Another run owns the engine at the moment."""
+
+
+class TraceError(WorkbenchError, ValueError):
+    """A trace file is corrupt, or was written by a newer version."""
+
+
+class IntegrityError(WorkbenchError, AssertionError):
+    """An invariant of the engine does not hold: a bug of ours, never a user's mistake."""
