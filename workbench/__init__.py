@@ -1,0 +1,96 @@
+"""inference-workbench: watch an LLM inference engine think, step by step.
+
+In a notebook: ``%load_ext workbench``, then ``%%infer`` over a few prompts.  In Python:
+
+    >>> from workbench import EngineConfig, SamplingParams
+    >>> EngineConfig(num_blocks=48).num_blocks, SamplingParams(max_tokens=8).max_tokens
+    (48, 8)
+
+Every public name is loaded when it is first used, so importing the package costs milliseconds and
+imports neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from workbench.config import EngineConfig
+    from workbench.engine import Engine
+    from workbench.errors import (
+        ConfigError,
+        EngineBusyError,
+        EngineClosedError,
+        IntegrityError,
+        ModelError,
+        ModelIntegrityError,
+        RequestError,
+        TraceError,
+        UnknownModelError,
+        UnsupportedModelError,
+        WorkbenchError,
+    )
+    from workbench.magics import load_ipython_extension, unload_ipython_extension
+    from workbench.request import SamplingParams
+    from workbench.run import Run
+    from workbench.trace import Trace, load_trace
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "ConfigError": "workbench.errors",
+    "Engine": "workbench.engine",
+    "EngineBusyError": "workbench.errors",
+    "EngineClosedError": "workbench.errors",
+    "EngineConfig": "workbench.config",
+    "IntegrityError": "workbench.errors",
+    "ModelError": "workbench.errors",
+    "ModelIntegrityError": "workbench.errors",
+    "RequestError": "workbench.errors",
+    "Run": "workbench.run",
+    "SamplingParams": "workbench.request",
+    "Trace": "workbench.trace",
+    "TraceError": "workbench.errors",
+    "UnknownModelError": "workbench.errors",
+    "UnsupportedModelError": "workbench.errors",
+    "WorkbenchError": "workbench.errors",
+    "load_ipython_extension": "workbench.magics",
+    "load_trace": "workbench.trace",
+    "unload_ipython_extension": "workbench.magics",
+}
+
+__all__ = [
+    "ConfigError",
+    "Engine",
+    "EngineBusyError",
+    "EngineClosedError",
+    "EngineConfig",
+    "IntegrityError",
+    "ModelError",
+    "ModelIntegrityError",
+    "RequestError",
+    "Run",
+    "SamplingParams",
+    "Trace",
+    "TraceError",
+    "UnknownModelError",
+    "UnsupportedModelError",
+    "WorkbenchError",
+    "__version__",
+    "load_ipython_extension",
+    "load_trace",
+    "unload_ipython_extension",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'workbench' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
