@@ -60,8 +60,11 @@ class Knob(msgspec.Struct, frozen=True):
     def _default(self) -> str:
         if self.default is None:
             return "default: chosen for you" if self.group != "sampling" else "default: off"
-        value = {True: "on", False: "off"}[self.default] if self.type is bool else self.default
-        return f"default: {value}"
+        if self.type is bool:
+            return "default: on" if self.default else "default: off"
+        if self.default == ():
+            return "default: none"
+        return f"default: {self.default:g}" if self.type is float else f"default: {self.default}"
 
 
 @lru_cache(maxsize=None)

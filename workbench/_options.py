@@ -28,7 +28,9 @@ GROUPS = {
 }
 _CONFIG_KNOBS = {knob.name: knob for knob in knobs(EngineConfig)}
 _SAMPLING_KNOBS = {knob.name: knob for knob in knobs(SamplingParams)}
-KNOBS: dict[str, Knob] = {**_SAMPLING_KNOBS, **_CONFIG_KNOBS}  # seed is in both: the engine's seeds all requests
+KNOBS: dict[str, Knob] = _CONFIG_KNOBS | {  # seed is in both; the engine's own seeds all requests
+    name: knob for name, knob in _SAMPLING_KNOBS.items() if name not in _CONFIG_KNOBS
+}
 
 
 class OptionError(WorkbenchError, ValueError):

@@ -186,7 +186,8 @@ class StepRecord(msgspec.Struct, frozen=True, array_like=True):
     """Everything about one step.
 
     ``start_s`` is on the engine's clock.  ``kv`` counts blocks after planning, ``kv_after`` after the commit freed what
-    had finished.  ``running`` and ``waiting`` are the queues after planning, in order; ``held`` are requests that are
+    had finished.  ``admitted`` entered the batch in this step, ``resumed`` are those of them that had been preempted.  ``running`` and
+    ``waiting`` are the queues after planning, in order; ``held`` are requests that are
     done but keep their place until their static or dynamic batch ends.
     """
 
@@ -203,6 +204,7 @@ class StepRecord(msgspec.Struct, frozen=True, array_like=True):
     sampled: tuple[Sampled, ...] = ()
     spec: tuple[SpecRound, ...] = ()
     arrived: tuple[Arrival, ...] = ()
+    admitted: tuple[str, ...] = ()
     preempted: tuple[str, ...] = ()
     resumed: tuple[str, ...] = ()
     finished: tuple[Finished, ...] = ()

@@ -1,0 +1,144 @@
+"""``BlockPool``: which KV blocks are free, who shares which, and in what order they are reused.
+
+Ids run from 1 to ``num_blocks``; 0 is never handed out (vLLM's null block).  The free queue is ordered: the front is
+reused next.  A freed block with known content stays findable until it is reused, which is all there is to eviction.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from workbench.errors import IntegrityError
+from workbench.events import BlockEvent, KvUsage
+from workbench.prefix import PrefixIndex
+
+_EventKind = Literal["allocated", "hit", "shared", "cached", "evicted", "freed"]
+
+
+class BlockPool:
+    """Reference counts, free queue and prefix index of one engine's KV blocks."""
+
+    def __init__(self, num_blocks: int) -> None:
+        self.num_blocks = num_blocks
+        self.index = PrefixIndex()
+        self.events: list[BlockEvent] = []
+        self._refs = [0] * (num_blocks + 1)
+        self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(1, num_blocks + 1))
+        self._num_idle_cached = 0
+
+    # -- questions -------------------------------------------------------------------------------------------------
+
+    @property
+    def num_free(self) -> int:
+        """Blocks that nobody references, with or without reusable content (vLLM's count of free blocks)."""
+        return len(self._free)
+
+    @property
+    def usage(self) -> KvUsage:
+        """The pool in three numbers that add up to its size."""
+        free = len(self._free)
+        return KvUsage(self.num_blocks - free, self._num_idle_cached, free - self._num_idle_cached)
+
+    def is_free(self, block_id: int) -> bool:
+        return block_id in self._free
+
+    def refs(self, block_id: int) -> int:
+        """How many requests hold this block."""
+        return self._refs[block_id]
+
+    def free_order(self) -> tuple[int, ...]:
+        """Free block ids in the order in which they will be reused."""
+        return tuple(self._free)
+
+    # -- verbs -----------------------------------------------------------------------------------------------------
+
+    def allocate(self, count: int, request_id: str) -> list[int]:
+        """Take ``count`` blocks from the front of the free queue; content that one still had is evicted now.
+
+        The caller has checked :attr:`num_free`.
+        """
+        taken = []
+        for _ in range(count):
+            block_id, _none = self._free.popitem(last=False)
+            digest = self.index.drop(block_id)
+            if digest is not None:
+                self._num_idle_cached -= 1
+                self._note("evicted", block_id, request_id, digest)
+            self._refs[block_id] = 1
+            self._note("allocated", block_id, request_id)
+            taken.append(block_id)
+        return taken
+
+    def touch(self, block_ids: Iterable[int], request_id: str) -> None:
+        """Add an owner to blocks found by prefix; idle ones leave the free queue."""
+        for block_id in block_ids:
+            digest = self.index.hash_of(block_id)
+            if self._refs[block_id] == 0:
+                del self._free[block_id]
+                self._num_idle_cached -= 1
+                self._note("hit", block_id, request_id, digest)
+            else:
+                self._note("shared", block_id, request_id, digest)
+            self._refs[block_id] += 1
+
+    def cache(self, block_id: int, digest: bytes, request_id: str) -> None:
+        """Make a block that became full findable by its content."""
+        self.index.add(block_id, digest)
+        self._note("cached", block_id, request_id, digest)
+
+    def free(self, block_ids: Sequence[int], request_id: str) -> None:
+        """Let go of a request's table, last block first.
+
+        Blocks without content go to the front of the queue, those with content to the back, so the tail of a sequence is
+        evicted before its beginning (vLLM 0.32.0 ``BlockPool.free_blocks``).
+        """
+        blank: list[int] = []
+        for block_id in reversed(block_ids):
+            self._refs[block_id] -= 1
+            self._note("freed", block_id, request_id)
+            if self._refs[block_id]:
+                continue
+            if block_id in self.index:
+                self._free[block_id] = None
+                self._num_idle_cached += 1
+            else:
+                blank.append(block_id)
+        for block_id in reversed(blank):
+            self._free[block_id] = None
+            self._free.move_to_end(block_id, last=False)
+
+    def forget_content(self) -> bool:
+        """Drop every hash, so that nothing can be hit any more; refused (``False``) while any block is in use."""
+        if self.num_free < self.num_blocks:
+            return False
+        for block_id in self.index.blocks():
+            self._note("evicted", block_id, "", self.index.drop(block_id))
+        self._num_idle_cached = 0
+        return True
+
+    def take_events(self) -> tuple[BlockEvent, ...]:
+        """What happened since the last call."""
+        events, self.events = tuple(self.events), []
+        return events
+
+    def check_integrity(self, tables: Iterable[Sequence[int]]) -> None:
+        """Raise :class:`IntegrityError` unless references, free queue and ``tables`` agree."""
+        counted = [0] * (self.num_blocks + 1)
+        for table in tables:
+            for block_id in table:
+                counted[block_id] += 1
+            if len(set(table)) != len(table):
+                raise IntegrityError(f"a block occurs twice in one table: {list(table)}")
+        if counted != self._refs:
+            wrong = [b for b in range(self.num_blocks + 1) if counted[b] != self._refs[b]]
+            raise IntegrityError(f"blocks {wrong[:8]} have {[self._refs[b] for b in wrong[:8]]} references, tables hold {[counted[b] for b in wrong[:8]]}")
+        idle = {b for b in range(1, self.num_blocks + 1) if not self._refs[b]}
+        if idle != set(self._free):
+            raise IntegrityError(f"free queue and unreferenced blocks differ: {sorted(idle ^ set(self._free))[:8]}")
+        if self._num_idle_cached != sum(b in self.index for b in idle):
+            raise IntegrityError(f"{self._num_idle_cached} cached blocks counted, {sum(b in self.index for b in idle)} found")
+
+    def _note(self, kind: _EventKind, block_id: int, request_id: str, digest: bytes | None = None) -> None:
+        self.events.append(BlockEvent(kind, block_id, request_id, digest[:8].hex() if digest else ""))
