@@ -21,14 +21,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import msgspec
 
 from workbench.config import EngineConfig
-from workbench.errors import TraceError
+from workbench.errors import ConfigError, RequestError, TraceError
 from workbench.events import TRACE_VERSION, ModelFacts, StepRecord
-from workbench.request import Request
+from workbench.request import Request, SamplingParams
 from workbench.trace import Fidelity, Trace
 
 MAGIC = b"\x89wbt\r\n\x1a\n"
@@ -36,18 +37,52 @@ _HEAD = struct.Struct(">8sHQQ")
 _DIGEST_BYTES = 16
 _BODY_AT = _HEAD.size + _DIGEST_BYTES
 MAX_BODY_BYTES = 4 << 30
-"""Longest body that is unpacked: about a million steps of 16 requests."""
+"""Longest body that is unpacked: about three million steps of 16 requests."""
 _MAX_RATIO = 1100  # zlib's format cannot reach more than 1032 to 1
 _LEVEL = 6  # by measurement, see benchmarks/trace_size.py
 
 
+# Settings check themselves when they are made, by their knobs; msgspec reads them as plain mappings.
+_Settings = dict[str, Any]
+
+
+class _Request(msgspec.Struct, kw_only=True):
+    """A :class:`Request` as it lies in a file."""
+
+    id: str
+    prompt_token_ids: tuple[int, ...]
+    sampling: _Settings
+    prompt: str | None = None
+    arrival_step: int | None = None
+    arrival_s: float | None = None
+    priority: int = 0
+    eos_token_ids: tuple[int, ...] = ()
+    bad_words_ids: tuple[tuple[int, ...], ...] = ()
+    parent: str | None = None
+    index: int = 0
+
+    def thaw(self) -> Request:
+        fields = {name: getattr(self, name) for name in self.__struct_fields__}
+        return Request(**{**fields, "sampling": SamplingParams.of(**_known(SamplingParams, self.sampling))})
+
+
 class _Body(msgspec.Struct, array_like=True):
-    config: EngineConfig
+    config: _Settings
     model: ModelFacts
     fidelity: Fidelity
-    requests: list[Request]
+    requests: list[_Request]
     token_texts: dict[int, str]
     records: list[StepRecord]
+
+    def thaw(self) -> Trace:
+        config = EngineConfig(**_known(EngineConfig, self.config))
+        requests = [request.thaw() for request in self.requests]
+        return Trace(config, self.model, requests, self.records, self.fidelity, self.token_texts)
+
+
+def _known(cls: type[msgspec.Struct], settings: _Settings) -> _Settings:
+    # A knob that a later version of the same format added does not make its traces unreadable here.
+    return {name: value for name, value in settings.items() if name in cls.__struct_fields__}
 
 
 def write_trace(trace: Trace, path: Path) -> Path:
@@ -55,9 +90,7 @@ def write_trace(trace: Trace, path: Path) -> Path:
 
     Raises :class:`TraceError` when the place cannot be written or the trace holds text that is not valid Unicode.
     """
-    body = _Body(
-        trace.config, trace.model, trace.fidelity, list(trace.requests.values()), dict(trace.token_texts), list(trace.records)
-    )
+    body = (trace.config, trace.model, trace.fidelity, tuple(trace.requests.values()), trace.token_texts, trace.records)
     try:
         raw = msgspec.msgpack.encode(body)
     except (UnicodeEncodeError, OverflowError) as error:
@@ -69,16 +102,15 @@ def write_trace(trace: Trace, path: Path) -> Path:
 
 
 def read_trace(path: Path) -> Trace:
-    """The trace in the file at ``path``; every way in which the file can be wrong raises :class:`TraceError`."""
+    """Return the trace in the file at ``path``; every way in which the file can be wrong raises :class:`TraceError`."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise TraceError(f"cannot read {path}: {error.strerror or error}") from error
     try:
-        body = _decode(_unpack(data))
+        return _decode(_unpack(data))
     except TraceError as error:
         raise TraceError(f"{path}: {error}") from error.__cause__
-    return Trace(body.config, body.model, body.requests, body.records, body.fidelity, body.token_texts)
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -102,7 +134,7 @@ def _unpack(data: bytes) -> bytes:
     head, packed = data[: _HEAD.size], memoryview(data)[_BODY_AT:]
     _, version, raw_bytes, packed_bytes = _HEAD.unpack(head)
     if version > TRACE_VERSION:
-        raise TraceError(f"written by a newer workbench (trace version {version}, this one reads {TRACE_VERSION}): upgrade inference-workbench")
+        raise TraceError(f"trace version {version} is newer than version {TRACE_VERSION}, which this workbench reads: upgrade it")
     if len(packed) < packed_bytes:
         raise TraceError(f"cut short: {len(packed):,} of {packed_bytes:,} bytes are there")
     if data[_HEAD.size : _BODY_AT] != _digest(head, packed):
@@ -123,11 +155,11 @@ def _inflate(packed: memoryview, raw_bytes: int) -> bytes:
     return raw
 
 
-def _decode(raw: bytes) -> _Body:
+def _decode(raw: bytes) -> Trace:
     try:
         with _no_collection():
-            return msgspec.msgpack.decode(raw, type=_Body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            return msgspec.msgpack.decode(raw, type=_Body).thaw()
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ConfigError, RequestError, TypeError) as error:
         raise TraceError(f"corrupt, or written by a newer workbench: {error}") from error
 
 

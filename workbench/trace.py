@@ -60,7 +60,7 @@ class Trace:
         return self.records[0].step if self.records else 0
 
     def at(self, step: int) -> StepRecord:
-        """The record of a step by its number; raises :class:`IndexError` with the range that is there."""
+        """Return the record of a step by its number; raises :class:`IndexError` with the range that is there."""
         position = step - self.first_step
         if not 0 <= position < len(self.records):
             held = f"{self.first_step} to {self.records[-1].step}" if self.records else "none"
@@ -109,7 +109,7 @@ class Trace:
         return {request_id: "".join(pieces) for request_id, pieces in parts.items()}
 
     def save(self, path: str | PathLike[str]) -> Path:
-        """Write the trace to one file (by custom ``.wbt``), replacing an older one only when complete."""
+        """Write the trace to one file (``.wbt`` by convention), replacing an older one only when complete."""
         from workbench._tracefile import write_trace
 
         return write_trace(self, Path(path))
