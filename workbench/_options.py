@@ -189,7 +189,11 @@ def _reader(knob: Knob) -> Callable[[str], Any]:
 
 
 def _read_bool(text: str) -> bool:
-    return {"true": True, "on": True, "yes": True, "1": True, "false": False, "off": False, "no": False, "0": False}[text.lower()]
+    if text.lower() in ("true", "on", "yes", "1"):
+        return True
+    if text.lower() in ("false", "off", "no", "0"):
+        return False
+    raise ValueError(text)
 
 
 def _read_bias(text: str) -> dict[int, float]:
