@@ -11,13 +11,15 @@ from __future__ import annotations
 import math
 import types
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
 
 from workbench.errors import WorkbenchError
+
+Kind = type[Any]  # the field below is called ``type``, which would hide the builtin
 
 
 class Knob(msgspec.Struct, frozen=True):
@@ -28,7 +30,7 @@ class Knob(msgspec.Struct, frozen=True):
     """
 
     name: str
-    type: type
+    type: Kind
     default: Any
     doc: str
     unit: str = ""
@@ -37,7 +39,7 @@ class Knob(msgspec.Struct, frozen=True):
     ge: float | None = None
     gt: float | None = None
     le: float | None = None
-    item: type | None = None
+    item: Kind | None = None
     optional: bool = False
     live: bool = False
 
@@ -67,7 +69,7 @@ class Knob(msgspec.Struct, frozen=True):
         return f"default: {self.default:g}" if self.type is float else f"default: {self.default}"
 
 
-@lru_cache(maxsize=None)
+@cache
 def knobs(cls: type[msgspec.Struct]) -> tuple[Knob, ...]:
     """The knobs of a settings class, in field order."""
     hints = get_type_hints(cls, include_extras=True)
@@ -108,7 +110,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     return f"unknown {kind} {name!r}" + (f": did you mean {close[0]!r}?" if close else f"; known: {', '.join(names)}")
 
 
-def _problem_with_number(knob: Knob, value: float) -> str | None:
+def _problem_with_number(knob: Knob, value: Any) -> str | None:
     if not math.isfinite(value):
         return f"{knob.name} must be a finite number, not {value!r}"
     if knob.ge is not None and value < knob.ge:
@@ -149,6 +151,6 @@ def _listed(choices: tuple[str, ...]) -> str:
     return ", ".join(repr(choice) for choice in choices)
 
 
-def _article(kind: type) -> str:
+def _article(kind: Kind) -> str:
     names = {int: "a whole number", float: "a number", bool: "True or False", str: "text", tuple: "a sequence", dict: "a mapping"}
     return names.get(kind, kind.__name__)

@@ -13,7 +13,7 @@ import msgspec
 
 from workbench.config import EngineConfig
 from workbench.events import Reason
-from workbench.queue import WaitingQueue
+from workbench.queues import WaitingQueue
 
 
 class Hold(msgspec.Struct, frozen=True):
@@ -51,6 +51,7 @@ class Continuous:
     holds_finished = False
 
     def hold(self, view: BatchView) -> Hold | None:
+        """Never."""
         return None
 
 
@@ -66,6 +67,7 @@ class Static:
         self.size = size
 
     def hold(self, view: BatchView) -> Hold | None:
+        """While a batch runs, and while the next is not complete."""
         if view.in_batch:
             return Hold(Reason.BATCH_RUNNING, 0, len(view.in_batch), self.size, view.in_batch[0])
         if len(view.waiting) < self.size and view.more_to_come:
@@ -83,6 +85,7 @@ class Dynamic:
         self.window_steps = window_steps
 
     def hold(self, view: BatchView) -> Hold | None:
+        """While a batch runs, and while the next is not complete."""
         if view.in_batch:
             return Hold(Reason.BATCH_RUNNING, 0, len(view.in_batch), self.size, view.in_batch[0])
         waited = view.step - min(state.arrival_step for state in view.waiting)

@@ -42,6 +42,7 @@ class BlockPool:
         return KvUsage(self.num_blocks - free, self._num_idle_cached, free - self._num_idle_cached)
 
     def is_free(self, block_id: int) -> bool:
+        """Whether nobody references this block."""
         return block_id in self._free
 
     def refs(self, block_id: int) -> int:
@@ -133,7 +134,8 @@ class BlockPool:
                 raise IntegrityError(f"a block occurs twice in one table: {list(table)}")
         if counted != self._refs:
             wrong = [b for b in range(self.num_blocks + 1) if counted[b] != self._refs[b]]
-            raise IntegrityError(f"blocks {wrong[:8]} have {[self._refs[b] for b in wrong[:8]]} references, tables hold {[counted[b] for b in wrong[:8]]}")
+            found = [(block_id, self._refs[block_id], counted[block_id]) for block_id in wrong[:8]]
+            raise IntegrityError(f"(block, references, tables that hold it) disagree: {found}")
         idle = {b for b in range(1, self.num_blocks + 1) if not self._refs[b]}
         if idle != set(self._free):
             raise IntegrityError(f"free queue and unreferenced blocks differ: {sorted(idle ^ set(self._free))[:8]}")

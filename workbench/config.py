@@ -77,7 +77,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     ] = True
     long_prefill_token_threshold: Annotated[
         int,
-        Meta(ge=0, description="Longest prefill chunk of one request in a step; 0 sets no limit", extra={**_SCHED, "unit": "tokens", "live": True}),
+        Meta(ge=0, description="Longest prefill chunk of one request; 0 sets no limit", extra={**_SCHED, "unit": "tokens", "live": True}),
     ] = 0
     policy: Annotated[
         Literal["fcfs", "priority"],

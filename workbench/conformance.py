@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from workbench.config import EngineConfig
-from workbench.events import Verdict
 from workbench.plan import StepOutput
 from workbench.request import Request, SamplingParams
 from workbench.scheduler import Scheduler
@@ -30,7 +29,8 @@ def replay(case: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _scheduler_of(config: dict[str, Any]) -> Scheduler:
     num_blocks = config["num_blocks"] - 1  # vLLM counts its null block
-    shared = {name: config[name] for name in EngineConfig.__struct_fields__ if name in config and name not in ("num_blocks", "max_model_len")}
+    knobs = set(EngineConfig.__struct_fields__) - {"num_blocks", "max_model_len"}
+    shared = {name: value for name, value in config.items() if name in knobs}
     return Scheduler(EngineConfig(**shared), num_blocks=num_blocks, max_model_len=config["max_model_len"])
 
 
@@ -41,7 +41,7 @@ def _one_step(scheduler: Scheduler, case: dict[str, Any], recorded: dict[str, An
     for request_id in recorded["aborted"]:
         scheduler.abort(request_id)
     plan = scheduler.plan()
-    running = {state.id: list(state.block_ids) for state in scheduler.running}
+    running = {state.id: list(state.block_ids) for state in scheduler.queues.running}
     changed = {name: table for name, table in running.items() if tables.get(name) != table}
     tables.clear()
     tables.update(running)

@@ -7,7 +7,7 @@ They are ``array_like`` msgspec structs, so ten thousand of them encode small; f
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from typing import Literal
 
 import msgspec
@@ -15,7 +15,7 @@ import msgspec
 TRACE_VERSION = 1
 
 
-class Verdict(str, Enum):
+class Verdict(StrEnum):
     """What the scheduler did with an unfinished request in one step."""
 
     SCHEDULED = "scheduled"  # all the tokens it could compute now
@@ -25,7 +25,7 @@ class Verdict(str, Enum):
     REJECTED = "rejected"  # can never run
 
 
-class Reason(str, Enum):
+class Reason(StrEnum):
     """Why a :class:`Decision` is what it is; the numbers stand in the decision."""
 
     FULL = "full"
@@ -82,6 +82,7 @@ class KvUsage(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     @property
     def total(self) -> int:
+        """Blocks of the pool."""
         return self.in_use + self.cached + self.free
 
 
@@ -96,6 +97,7 @@ class StepTiming(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     @property
     def total_ms(self) -> float:
+        """All phases together."""
         return self.plan_ms + self.prepare_ms + self.forward_ms + self.sample_ms + self.commit_ms
 
 
@@ -114,6 +116,7 @@ class Scheduled(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     @property
     def num_tokens(self) -> int:
+        """Tokens that the model reads for this row."""
         return self.end - self.start
 
 
@@ -214,6 +217,7 @@ class StepRecord(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def duration_ms(self) -> float:
+        """All phases of the step together."""
         return self.timing.total_ms
 
     @property

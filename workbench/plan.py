@@ -41,6 +41,7 @@ class PlanRow(msgspec.Struct, frozen=True):
 
     @property
     def num_tokens(self) -> int:
+        """Tokens that the model reads for this row."""
         return self.end - self.start
 
     @property

@@ -34,7 +34,9 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     temperature: Annotated[
         float, Meta(ge=0, le=100, description="0 takes the most likely token; higher is more random", extra=_S)
     ] = 0.0
-    top_p: Annotated[float, Meta(gt=0, le=1, description="Sample from the likeliest tokens that add up to this probability", extra=_S)] = 1.0
+    top_p: Annotated[
+        float, Meta(gt=0, le=1, description="Sample from the likeliest tokens that add up to this probability", extra=_S)
+    ] = 1.0
     top_k: Annotated[int, Meta(ge=-1, description="Sample from this many likeliest tokens; 0 or -1 takes all", extra=_TOKENS)] = 0
     min_p: Annotated[
         float, Meta(ge=0, le=1, description="Drop tokens less likely than this share of the likeliest", extra=_S)
@@ -55,7 +57,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     allowed_token_ids: Annotated[tuple[int, ...] | None, Meta(description="The only token ids that may be chosen", extra=_S)] = None
     logprobs: Annotated[int | None, Meta(ge=0, le=100, description="Log-probabilities of this many likeliest tokens", extra=_TOKENS)] = None
     prompt_logprobs: Annotated[
-        int | None, Meta(ge=0, le=100, description="The same for each prompt token; such a request never hits the prefix cache", extra=_TOKENS)
+        int | None, Meta(ge=0, le=100, description="The same for each prompt token; rules out prefix hits", extra=_TOKENS)
     ] = None
     skip_special_tokens: Annotated[bool, Meta(description="Leave special tokens out of the text", extra=_S)] = True
     include_stop_str_in_output: Annotated[bool, Meta(description="Keep the stop string in the text", extra=_S)] = False
@@ -63,7 +65,9 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         check(self, RequestError)
         if self.min_tokens > self.max_tokens:
-            raise RequestError(f"min_tokens is {self.min_tokens}, more than max_tokens {self.max_tokens}: lower the first or raise the second")
+            raise RequestError(
+                f"min_tokens is {self.min_tokens}, more than max_tokens {self.max_tokens}: lower the first or raise the second"
+            )
         if "" in self.stop:
             raise RequestError("stop holds an empty string, which would end every output at once: remove it")
         if self.allowed_token_ids == ():
@@ -71,10 +75,10 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, **params: Any) -> SamplingParams:
-        """Make one from loosely typed values: lists become tuples, one stop string may stand alone.
+        r"""Make one from loosely typed values: lists become tuples, one stop string may stand alone.
 
-        >>> SamplingParams.of(stop="\\n", stop_token_ids=[7]).stop
-        ('\\n',)
+        >>> SamplingParams.of(stop="\n", stop_token_ids=[7]).stop
+        ('\n',)
         """
         for name in params:
             if name not in cls.__struct_fields__:
@@ -126,6 +130,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def num_prompt_tokens(self) -> int:
+        """Length of the prompt."""
         return len(self.prompt_token_ids)
 
     def __repr__(self) -> str:

@@ -1,9 +1,8 @@
-"""The scheduler: who runs in a step, with how many tokens, and who must make room.
+"""The scheduler: queues and block tables of one engine, and the two verbs that move them.
 
-``plan`` takes the decisions of vLLM 0.32.0's v1 scheduler in its order: running requests first, in batch order,
-preempting when the pool is exhausted; then, if nobody was preempted, the waiting ones until one does not fit.  Every
-place where a request is not run, in full or at all, writes a :class:`~workbench.events.Decision`.  ``commit`` takes the
-tokens that came back, ends what has ended, and returns the step's record.
+``plan`` decides the next step (the rules are in :mod:`workbench.planner`); ``commit`` takes the tokens that came back, ends
+what has ended, and returns the step's record.  Between the two, the plan is executed by somebody else; if that fails,
+``abandon`` puts everything back so that nothing is lost.
 
 It knows nothing of tensors, text or clocks: time is handed in, text is somebody else's (:class:`TextSink`).
 """
@@ -14,25 +13,15 @@ from collections.abc import Sequence
 from time import perf_counter
 from typing import Literal, Protocol
 
-from workbench.admission import StepDraft, admit_waiting
-from workbench.batching import BatchView, make_batcher
+from workbench.batching import make_batcher
 from workbench.config import EngineConfig
+from workbench.draft import StepDraft
 from workbench.errors import IntegrityError, RequestError
-from workbench.events import (
-    Arrival,
-    Budget,
-    Decision,
-    Finished,
-    Reason,
-    Sampled,
-    SpecRound,
-    StepRecord,
-    StepTiming,
-    Verdict,
-)
+from workbench.events import Arrival, Budget, Finished, Sampled, SpecRound, StepRecord, StepTiming, TokenLogprobs
 from workbench.kv import KvCache
-from workbench.plan import Kind, PlanRow, StepOutput, StepPlan
-from workbench.queue import WaitingQueue
+from workbench.plan import PlanRow, StepOutput, StepPlan
+from workbench.planner import Planner
+from workbench.queues import Queues
 from workbench.request import Request
 from workbench.state import RequestState, Status
 
@@ -56,7 +45,7 @@ class TextSink(Protocol):
 
 
 class Scheduler:
-    """Queues, block tables and the rules between them, for one engine.
+    """Decides step by step for one engine; see the module's text for the cycle.
 
     ``max_model_len`` is the longest prompt plus output; it must fit the pool, so that a request alone can always finish.
     """
@@ -64,15 +53,13 @@ class Scheduler:
     def __init__(self, config: EngineConfig, *, num_blocks: int, max_model_len: int) -> None:
         self.config = config
         self.max_model_len = max_model_len
+        self.queues = Queues(config.policy)
         self.kv = KvCache(num_blocks, config.block_size, enable_prefix_caching=config.enable_prefix_caching)
         self.batcher = make_batcher(config)
-        self.states: dict[str, RequestState] = {}  # unfinished, in order of arrival
-        self.pending: list[RequestState] = []
-        self.waiting = WaitingQueue(config.policy)
-        self.running: list[RequestState] = []
-        self.held: list[RequestState] = []
+        self.planner = Planner(config, self.queues, self.kv, self.batcher, max_model_len)
         self.step = 0
         self._num_added = 0
+        self._arrived: list[Arrival] = []  # noted when they happen, recorded with the next step that commits
         self._aborted: list[Finished] = []
         self._draft: StepDraft | None = None
 
@@ -83,147 +70,88 @@ class Scheduler:
 
         Raises :class:`RequestError` for an empty prompt, a duplicate id, or a prompt that leaves no room for output.
         """
-        self._refuse_impossible(request)
+        self.check(request)
         state = RequestState(request, self._num_added, self.max_model_len)
         self._num_added += 1
-        self.states[request.id] = state
         state.arrival_s = now_s if request.arrival_s is None else request.arrival_s
-        self.pending.append(state)
+        self.queues.states[request.id] = state
+        self.queues.pending.append(state)
         return state
+
+    def check(self, request: Request) -> None:
+        """Raise :class:`RequestError` if ``request`` cannot be added."""
+        length, pool, size = request.num_prompt_tokens, self.kv.pool.num_blocks, self.config.block_size
+        if not length:
+            raise RequestError(f"request {request.id!r} has an empty prompt: give it at least one token")
+        if request.id in self.queues.states or any(state.id == request.id for state in self.queues.held):
+            raise RequestError(f"a request with id {request.id!r} is already in the engine: choose another id")
+        if length >= pool * size:
+            raise RequestError(
+                f"request {request.id!r}: a prompt of {length} tokens and one token of output need {self.kv.blocks_for(length + 1)} blocks "
+                f"of {size}; the pool has {pool}: raise num_blocks or shorten the prompt"
+            )
+        if length >= self.max_model_len:
+            raise RequestError(
+                f"request {request.id!r}: a prompt of {length} tokens leaves no room for output, max_model_len is {self.max_model_len}: "
+                "shorten the prompt or raise max_model_len"
+            )
 
     def abort(self, request_id: str) -> bool:
         """End a request now, wherever it is; ``False`` if it is not (or no longer) known."""
-        state = self.states.get(request_id)
+        state = self.queues.states.get(request_id)
         if state is None:
             return False
         if state.status is Status.PENDING:
-            self.pending.remove(state)
+            self.queues.pending.remove(state)
         elif state.status is Status.RUNNING:
-            self.running.remove(state)
+            self.queues.running.remove(state)
         else:
-            self.waiting.remove(state)
+            self.queues.waiting.remove(state)
         self._aborted.append(self._finish(state, "abort"))
         return True
 
     @property
     def has_unfinished(self) -> bool:
-        return bool(self.states)
-
-    @property
-    def num_unfinished(self) -> int:
-        return len(self.states)
+        """Whether any request still has tokens to come."""
+        return bool(self.queues.states)
 
     # -- plan ------------------------------------------------------------------------------------------------------
 
     def plan(self, now_s: float = 0.0) -> StepPlan:
         """Decide the next step; ``now_s`` is the engine's clock."""
         if self._draft is not None:
-            raise IntegrityError("plan was called twice without a commit between")
+            raise IntegrityError("plan was called twice without commit or abandon between")
         draft = self._draft = StepDraft(self.step, now_s, perf_counter(), self.config)
         self._release_batch()
-        self._take_arrivals(draft)
-        self._plan_running(draft)
-        self._plan_waiting(draft)
-        self._explain_pending(draft)
-        draft.close(self)
+        self._take_arrivals(now_s)
+        self.planner.fill(draft)
         return StepPlan(self.step, self.config.block_size, tuple(draft.rows))
 
-    def _plan_running(self, draft: StepDraft) -> None:
-        """Give every running request its next tokens, in batch order, as long as the budget lasts."""
-        threshold = self.config.long_prefill_token_threshold
-        alone = len(self.running) + len(self.waiting) <= 1
-        index = 0
-        while index < len(self.running):
-            state = self.running[index]
-            wanted = len(state.token_ids) + len(state.draft_token_ids) - state.num_computed_tokens
-            if draft.tokens_left <= 0:
-                draft.defer(state, Reason.TOKEN_BUDGET, wanted, 0, draft.token_limit)
-                index += 1
+    def _take_arrivals(self, now_s: float) -> None:
+        """Move requests whose time has come to the waiting queue."""
+        if not self.queues.pending:
+            return
+        still: list[RequestState] = []
+        for state in self.queues.pending:
+            due_step, due_s = state.request.arrival_step, state.request.arrival_s
+            if (due_step is not None and due_step > self.step) or (due_s is not None and due_s > now_s):
+                still.append(state)
                 continue
-            tokens, cut = wanted, Reason.FULL
-            if 0 < threshold < tokens and not alone:
-                tokens, cut = threshold, Reason.LONG_PREFILL_THRESHOLD
-            if tokens > draft.tokens_left:
-                tokens, cut = draft.tokens_left, Reason.TOKEN_BUDGET
-            room = self.max_model_len - 1 - state.num_computed_tokens
-            if tokens > room:
-                tokens, cut = room, Reason.MAX_MODEL_LEN
-            if tokens <= 0:
-                draft.defer(state, Reason.MAX_MODEL_LEN, wanted, 0, self.max_model_len)
-            elif self._make_room(draft, state, state.num_computed_tokens + tokens):
-                index = self.running.index(state) if draft.shifted else index
-                self._schedule(draft, state, tokens, cut, wanted)
-            else:
-                return  # it was preempted itself, and was the last in line
-            index += 1
+            if due_step is not None:
+                state.arrival_s = now_s
+            state.status = Status.WAITING
+            state.arrival_step = self.step
+            self.queues.waiting.arrive(state)
+            self._arrived.append(Arrival(state.id, state.arrival_s))
+        self.queues.pending = still
 
-    def _make_room(self, draft: StepDraft, state: RequestState, num_tokens: int) -> bool:
-        """Cover ``num_tokens`` with blocks, preempting others if need be; ``False`` if ``state`` itself had to go.
-
-        The victim is the last admitted (fcfs) or the worst ``(priority, arrival)`` (priority), as in vLLM.
-        """
-        draft.shifted = False
-        while not self.kv.allocate(state, num_tokens):
-            if self.config.policy == "priority":
-                victim = max(self.running, key=lambda other: other.key)
-            else:
-                victim = self.running[-1]
-            needed, free = self.kv.shortfall(state, num_tokens), self.kv.pool.num_free
-            self._preempt(draft, victim)
-            draft.preempt(victim, state, needed, free)
-            if victim is state:
-                self._explain_unreached(draft)
-                return False
-            draft.shifted = True
-        return True
-
-    def _preempt(self, draft: StepDraft, victim: RequestState) -> None:
-        """Take a running request's blocks; it will be recomputed (content that stays findable is hit again)."""
-        self.running.remove(victim)
-        self.kv.free(victim)
-        victim.status = Status.PREEMPTED
-        victim.num_computed_tokens = 0
-        victim.draft_token_ids = ()
-        victim.num_preemptions += 1
-        self.waiting.put_back(victim)
-
-    def _explain_unreached(self, draft: StepDraft) -> None:
-        """The running requests behind one that preempted itself do not run either."""
-        for state in self.running:
-            if state.id not in draft.decisions:
-                draft.defer(state, Reason.PREEMPTION_IN_STEP, 0, 0, 0, blocker=draft.preempted[-1])
-
-    def _plan_waiting(self, draft: StepDraft) -> None:
-        if not self.waiting:
-            return
-        if draft.preempted:
-            draft.defer_all(self.waiting, Reason.PREEMPTION_IN_STEP, len(draft.preempted), 0, blocker=draft.preempted[-1])
-            return
-        in_batch = tuple(state.id for state in (*self.running, *self.held)) if self.batcher.holds_finished else ()
-        hold = self.batcher.hold(BatchView(self.step, self.waiting, in_batch, bool(self.pending)))
-        if hold is not None:
-            for state in self.waiting:
-                draft.defer(state, hold.reason, hold.needed, hold.available, hold.limit, blocker=hold.blocker)
-            return
-        admit_waiting(self, draft)
-
-    def _schedule(self, draft: StepDraft, state: RequestState, tokens: int, cut: Reason, wanted: int, cached: int = 0) -> None:
-        """Put ``tokens`` of a request into the step; its computed count moves on before the step runs."""
-        start = state.num_computed_tokens
-        end = start + tokens
-        known = len(state.token_ids)
-        drafts = state.draft_token_ids[: end - known] if end > known else ()
-        kind: Kind = "verify" if drafts else "decode" if start >= state.num_prompt_tokens and known - start == 1 else "prefill"
-        row = PlanRow(state.request, kind, start, end, state.token_ids, state.block_ids, end >= known, drafts)
-        state.draft_token_ids = ()
-        state.num_computed_tokens = end
-        self.kv.register(state, end if end < known else known)
-        draft.take(state, row, cut, wanted, cached)
-
-    def _explain_pending(self, draft: StepDraft) -> None:
-        for state in self.pending:
-            due = state.request.arrival_step
-            draft.defer(state, Reason.NOT_ARRIVED, 0 if due is None else due, self.step, 0)
+    def _release_batch(self) -> None:
+        """Give back what a static or dynamic batch held, once its last request is done."""
+        if self.queues.held and not self.queues.running:
+            for state in self.queues.held:
+                state.status = Status.FINISHED
+                self.kv.free(state)
+            self.queues.held.clear()
 
     # -- commit ----------------------------------------------------------------------------------------------------
 
@@ -233,144 +161,129 @@ class Scheduler:
         Rejected drafts are taken back from the computed count; tokens are appended one by one, each followed by the stop
         rules; drafts for a request still inside its prompt are dropped.
         """
-        draft = self._draft
-        if draft is None or draft.step != plan.step or len(output.token_ids) != len(plan.rows):
-            raise IntegrityError(f"commit of step {plan.step} does not belong to the plan that is open")
+        draft = self._open_draft(plan)
+        if len(output.token_ids) != len(plan.rows):
+            raise IntegrityError(f"the plan has {len(plan.rows)} rows, the output {len(output.token_ids)}")
         began = perf_counter()
-        done: list[RequestState] = []
-        proposals = output.proposed or [[]] * len(plan.rows)
-        for position, (row, tokens) in enumerate(zip(plan.rows, output.token_ids, strict=True)):
-            state = self.states.get(row.request.id)
-            if state is None or not tokens:  # aborted while the step ran, or a prefill chunk
-                continue
-            if row.draft_token_ids:
-                state.num_computed_tokens -= len(row.draft_token_ids) + 1 - len(tokens)
-                draft.spec.append(_round(state.id, row.draft_token_ids, tokens))
-            logprobs = output.logprobs[position] if output.logprobs else ()
-            finished = self._append(draft, state, tokens, logprobs, texts)
-            if finished is not None:
-                done.append(state)
-                draft.finished.append(finished)
-            else:
-                state.draft_token_ids = tuple(proposals[position])
-        if done:
-            self.running = [state for state in self.running if state.status is Status.RUNNING]
+        for position, row in enumerate(plan.rows):
+            state = self.queues.states.get(row.request.id)
+            if state is not None and output.token_ids[position]:  # else aborted while the step ran, or a prefill chunk
+                self._commit_row(draft, state, row, output, position, texts)
+        if draft.finished:
+            self.queues.running[:] = [state for state in self.queues.running if state.status is Status.RUNNING]
         self._draft = None
         self.step += 1
         return self._record(draft, output, began)
 
+    def abandon(self, plan: StepPlan) -> None:
+        """Take a plan back whose execution failed or was interrupted.
+
+        Its requests wait again, in batch order and with the output they had; what the step would have computed is
+        forgotten.  The step's number is used again.
+        """
+        self._open_draft(plan)
+        for event in self.kv.pool.take_events():
+            if event.kind == "cached":  # promised by the plan, never computed
+                self.kv.pool.index.drop(event.block_id)
+        for row in reversed(plan.rows):
+            state = self.queues.states.get(row.request.id)
+            if state is not None:
+                self.planner.put_back(state)
+        self.kv.pool.take_events()
+        self._draft = None
+
+    def _open_draft(self, plan: StepPlan) -> StepDraft:
+        if self._draft is None or self._draft.step != plan.step:
+            raise IntegrityError(f"step {plan.step} is not the plan that is open")
+        return self._draft
+
+    def _commit_row(
+        self, draft: StepDraft, state: RequestState, row: PlanRow, output: StepOutput, position: int, texts: TextSink | None
+    ) -> None:
+        tokens = output.token_ids[position]
+        if row.draft_token_ids:
+            rejected = len(row.draft_token_ids) + 1 - len(tokens)
+            state.num_computed_tokens -= rejected
+            draft.spec.append(_spec_round(row, tokens))
+        logprobs = output.logprobs[position] if output.logprobs else ()
+        finished = self._append(draft, state, tokens, logprobs, texts)
+        if finished is not None:
+            draft.finished.append(finished)
+        elif output.proposed:
+            state.draft_token_ids = tuple(output.proposed[position])
+
     def _append(
-        self, draft: StepDraft, state: RequestState, tokens: Sequence[int], logprobs: Sequence[object], texts: TextSink | None
+        self, draft: StepDraft, state: RequestState, tokens: Sequence[int], logprobs: tuple[TokenLogprobs, ...], texts: TextSink | None
     ) -> Finished | None:
         """Append a step's tokens until one ends the request."""
-        kept = 0
-        finished: Finished | None = None
+        kept, finished = 0, None
         for token in tokens:
             state.token_ids.append(token)
             kept += 1
-            rule = stop_rule(state, token)
-            stopped_by_token = rule is not None and rule[0] == "stop"
-            if texts is not None and not (stopped_by_token and not state.request.sampling.include_stop_str_in_output):
-                if texts.push(state.id, token) and not stopped_by_token:
-                    rule = ("stop", texts.stop_reason(state.id))
+            rule = self._rule_after(state, token, texts)
             if rule is not None:
                 finished = self._finish(state, *rule)
                 break
         text = texts.take(state.id, finished=finished is not None) if texts is not None else ""
-        draft.sampled.append(Sampled(state.id, tuple(tokens[:kept]), text, tuple(logprobs[:kept])))  # type: ignore[arg-type]
+        draft.sampled.append(Sampled(state.id, tuple(tokens[:kept]), text, logprobs[:kept]))
         return finished
 
+    def _rule_after(self, state: RequestState, token: int, texts: TextSink | None) -> tuple[FinishReason, int | str | None] | None:
+        """The rule that ends the request after ``token``.  A stop string counts before the length, a token that stops is no text."""
+        rule = stop_rule(state, token)
+        if texts is None:
+            return rule
+        by_token = rule is not None and rule[0] == "stop"
+        if by_token and not state.request.sampling.include_stop_str_in_output:
+            return rule
+        completed = texts.push(state.id, token)
+        return ("stop", texts.stop_reason(state.id)) if completed and not by_token else rule
+
     def _finish(self, state: RequestState, reason: FinishReason, stop_reason: int | str | None = None) -> Finished:
-        del self.states[state.id]
+        del self.queues.states[state.id]
         if self.batcher.holds_finished and reason != "abort":
             state.status = Status.HELD
-            self.held.append(state)
+            self.queues.held.append(state)
         else:
             state.status = Status.FINISHED
             self.kv.free(state)
         return Finished(state.id, reason, stop_reason)
 
-    def _release_batch(self) -> None:
-        """Give back what a static or dynamic batch held, once its last request is done."""
-        if self.held and not self.running:
-            for state in self.held:
-                state.status = Status.FINISHED
-                self.kv.free(state)
-            self.held.clear()
-
     def _record(self, draft: StepDraft, output: StepOutput, began: float) -> StepRecord:
-        usage = self.kv.pool.usage
-        commit_ms = (perf_counter() - began) * 1e3
+        arrived, self._arrived = tuple(self._arrived), []
+        aborted, self._aborted = tuple(self._aborted), []
+        pool = self.kv.pool
         return StepRecord(
             step=draft.step,
             start_s=draft.now_s,
-            timing=StepTiming(draft.plan_ms, output.prepare_ms, output.forward_ms, output.sample_ms, commit_ms),
             tokens=Budget(draft.token_limit, draft.token_limit - draft.tokens_left),
             seqs=Budget(self.config.max_num_seqs, len(draft.running)),
             kv=draft.usage,
-            kv_after=usage,
+            kv_after=pool.usage,
             scheduled=tuple(draft.scheduled),
             decisions=tuple(draft.decisions.values()),
-            block_events=self.kv.pool.take_events(),
+            block_events=pool.take_events(),
             sampled=tuple(draft.sampled),
             spec=tuple(draft.spec),
-            arrived=tuple(draft.arrived),
+            arrived=arrived,
             admitted=tuple(draft.admitted),
             preempted=tuple(draft.preempted),
             resumed=tuple(draft.resumed),
-            finished=tuple(draft.aborted + draft.finished),
+            finished=aborted + tuple(draft.finished),
             running=draft.running,
             waiting=draft.waiting,
             held=draft.held,
-        )
-
-    # -- arrivals --------------------------------------------------------------------------------------------------
-
-    def _take_arrivals(self, draft: StepDraft) -> None:
-        draft.aborted, self._aborted = self._aborted, []
-        if not self.pending:
-            return
-        still: list[RequestState] = []
-        for state in self.pending:
-            request = state.request
-            due_step = request.arrival_step is None or request.arrival_step <= self.step
-            if not due_step or (request.arrival_s is not None and request.arrival_s > draft.now_s):
-                still.append(state)
-                continue
-            state.status = Status.WAITING
-            state.arrival_step = self.step
-            self.waiting.arrive(state)
-            draft.arrived.append(Arrival(state.id, state.arrival_s if request.arrival_step is None else draft.now_s))
-        self.pending = still
-
-    def _refuse_impossible(self, request: Request) -> None:
-        length, limit = request.num_prompt_tokens, self.max_model_len
-        if not length:
-            raise RequestError(f"request {request.id!r} has an empty prompt: give it at least one token")
-        if request.id in self.states or any(state.id == request.id for state in self.held):
-            raise RequestError(f"a request with id {request.id!r} is already in the engine: choose another id")
-        if length < limit:
-            return
-        pool, size = self.kv.pool.num_blocks, self.config.block_size
-        if length >= pool * size:
-            raise RequestError(
-                f"request {request.id!r}: a prompt of {length} tokens and one token of output need {self.kv.blocks_for(length + 1)} blocks of {size}; "
-                f"the pool has {pool}: raise num_blocks or shorten the prompt"
-            )
-        raise RequestError(
-            f"request {request.id!r}: a prompt of {length} tokens leaves no room for output, max_model_len is {limit}: shorten the prompt or raise max_model_len"
+            timing=StepTiming(draft.plan_ms, output.prepare_ms, output.forward_ms, output.sample_ms, (perf_counter() - began) * 1e3),
         )
 
     def check_integrity(self) -> None:
         """Raise :class:`IntegrityError` unless queues, tables and pool agree; run after each step with ``debug=True``."""
-        holders = [*self.running, *self.held]
-        self.kv.pool.check_integrity(state.block_ids for state in holders)
-        listed = [*self.running, *self.waiting, *self.pending]
-        if sorted(state.id for state in listed) != sorted(self.states):
-            raise IntegrityError(f"{len(listed)} requests in the queues, {len(self.states)} unfinished")
-        if len(self.running) > self.config.max_num_seqs:
-            raise IntegrityError(f"{len(self.running)} requests run, max_num_seqs is {self.config.max_num_seqs}")
-        for state in self.running:
+        queues = self.queues
+        queues.check_integrity()
+        self.kv.pool.check_integrity(state.block_ids for state in (*queues.running, *queues.held))
+        if len(queues.running) > self.config.max_num_seqs:
+            raise IntegrityError(f"{len(queues.running)} requests run, max_num_seqs is {self.config.max_num_seqs}")
+        for state in queues.running:
             if state.num_computed_tokens > len(state.block_ids) * self.config.block_size:
                 raise IntegrityError(f"{state!r} has more computed tokens than slots")
 
@@ -386,6 +299,6 @@ def stop_rule(state: RequestState, token: int) -> tuple[FinishReason, int | str 
     return ("length", None) if len(state.token_ids) >= state.limit else None
 
 
-def _round(request_id: str, drafts: Sequence[int], tokens: Sequence[int]) -> SpecRound:
-    accepted = len(tokens) - 1
-    return SpecRound(request_id, len(drafts), accepted, len(tokens), accepted if accepted < len(drafts) else None)
+def _spec_round(row: PlanRow, tokens: Sequence[int]) -> SpecRound:
+    proposed, accepted = len(row.draft_token_ids), len(tokens) - 1
+    return SpecRound(row.request.id, proposed, accepted, len(tokens), accepted if accepted < proposed else None)

@@ -9,12 +9,12 @@ There is no prefill or decode phase: ``num_computed_tokens`` chases the number o
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 
 from workbench.request import Request
 
 
-class Status(str, Enum):
+class Status(StrEnum):
     """Where a request is in its life."""
 
     PENDING = "pending"  # its arrival lies ahead
@@ -57,11 +57,14 @@ class RequestState:
 
     @property
     def num_output_tokens(self) -> int:
+        """Tokens generated so far."""
         return len(self.token_ids) - self.num_prompt_tokens
 
     @property
     def output_token_ids(self) -> list[int]:
+        """The tokens generated so far (a copy)."""
         return self.token_ids[self.num_prompt_tokens :]
 
     def __repr__(self) -> str:
-        return f"RequestState({self.id!r}, {self.status.value}, {self.num_computed_tokens}/{self.num_tokens} tokens, blocks {self.block_ids})"
+        progress = f"{self.num_computed_tokens}/{self.num_tokens} tokens"
+        return f"RequestState({self.id!r}, {self.status.value}, {progress}, blocks {self.block_ids})"

@@ -1,4 +1,4 @@
-"""``WaitingQueue``: who is admitted next.
+"""The queues: who waits, who runs, and who is admitted next.
 
 ``fcfs`` keeps arrival order, and a preempted request goes back to the front.  ``priority`` keeps the smallest
 ``(priority, arrival)`` first, preempted or not.  Both are vLLM's rules.
@@ -10,6 +10,7 @@ from bisect import insort
 from collections.abc import Iterator
 from typing import Literal
 
+from workbench.errors import IntegrityError
 from workbench.state import RequestState
 
 
@@ -28,6 +29,7 @@ class WaitingQueue:
 
     @property
     def head(self) -> RequestState:
+        """Who is asked first."""
         return self._states[0]
 
     def arrive(self, state: RequestState) -> None:
@@ -45,11 +47,30 @@ class WaitingQueue:
             insort(self._states, state, key=_key)
 
     def pop(self) -> RequestState:
+        """Take the head out."""
         return self._states.pop(0)
 
     def remove(self, state: RequestState) -> None:
+        """Take any one out."""
         self._states.remove(state)
 
 
 def _key(state: RequestState) -> tuple[int, int]:
     return state.key
+
+
+class Queues:
+    """Every unfinished request, in exactly one of three places; and those that are done but hold their batch's place."""
+
+    def __init__(self, policy: Literal["fcfs", "priority"]) -> None:
+        self.states: dict[str, RequestState] = {}  # unfinished, in the order in which they were added
+        self.pending: list[RequestState] = []  # their arrival lies ahead
+        self.waiting = WaitingQueue(policy)
+        self.running: list[RequestState] = []  # batch order: the order of admission
+        self.held: list[RequestState] = []
+
+    def check_integrity(self) -> None:
+        """Raise :class:`IntegrityError` unless each unfinished request is in exactly one queue."""
+        listed = sorted(state.id for state in (*self.running, *self.waiting, *self.pending))
+        if listed != sorted(self.states):
+            raise IntegrityError(f"the queues hold {listed}, unfinished are {sorted(self.states)}")
