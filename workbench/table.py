@@ -153,8 +153,8 @@ def _fitting(widths: list[int], limit: int) -> int:
 
 def _headings() -> list[list[str]]:
     # The unit or noun goes under the rest of the name: narrower columns, so more of them fit.
-    parts = [name.rpartition("_") for name in _COLUMNS]
-    return [[first for first, _, _ in parts], [last for _, _, last in parts]]
+    parts = [tuple(name.split("_", 1)) if "_" in name else ("", name) for name in _COLUMNS]
+    return [[first for first, _ in parts], [last for _, last in parts]]
 
 
 def _counted(table: StepTable) -> str:
