@@ -1,0 +1,143 @@
+"""``TorchRunner``: executes plans with a real model and real paged KV tensors.
+
+A step is flatten → forward → sample.  The runner owns the KV tensors and nothing else; tokens, block tables and seeds arrive with
+every plan, so the same plan on the same cache always gives the same output.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from workbench.errors import ConfigError, EngineClosedError
+from workbench.events import ModelFacts, TokenLogprobs
+from workbench.models.batch import FlatBatch, Ints, flatten
+from workbench.models.loading import LoadedModel
+from workbench.models.threads import torch_threads
+from workbench.plan import PlanRow, StepOutput, StepPlan
+
+NULL_BLOCKS = 1  # block 0 is never given out: it pads block tables
+
+
+def kv_bytes_per_block(model: LoadedModel | ModelFacts, block_size: int) -> int:
+    """Bytes that one block takes, over all layers, keys and values."""
+    facts = model if isinstance(model, ModelFacts) else model.facts
+    return facts.kv_bytes_per_token * block_size
+
+
+class TorchRunner:
+    """Runs a :class:`~workbench.models.loading.LoadedModel`; see :class:`~workbench.runners.base.Runner`.
+
+    ``kv[layer]``: ``[2, num_blocks + 1, block_size, kv_heads, head_dim]``, keys then values.  Set ``keep_logits`` to find the step's
+    float32 logits in ``last_logits`` (``[rows needing logits, vocab]``).  ``num_threads`` holds for the time of each step.
+    Raises :class:`ConfigError` when the cache, or a step, does not fit memory.
+    """
+
+    def __init__(self, loaded: LoadedModel, *, num_blocks: int, block_size: int, num_threads: int | None = None) -> None:
+        self.loaded, self.facts = loaded, loaded.facts
+        self.num_blocks, self.block_size, self.num_threads = num_blocks, block_size, num_threads
+        self.keep_logits = False
+        self.last_logits: Tensor | None = None
+        self.kv = self._allocate()
+
+    def _allocate(self) -> list[Tensor]:
+        config, path = self.loaded.config, self.loaded.path
+        shape = (2, self.num_blocks + NULL_BLOCKS, self.block_size, config.num_kv_heads, config.head_dim)
+        try:
+            return [torch.zeros(shape, dtype=path.dtype, device=self.loaded.device) for _ in range(config.num_layers)]
+        except (RuntimeError, MemoryError):  # torch reports exhausted CPU memory as a plain RuntimeError
+            size_gb = kv_bytes_per_block(self.loaded, self.block_size) * (self.num_blocks + NULL_BLOCKS) / 1e9
+            raise ConfigError(
+                f"{self.num_blocks} KV blocks of {self.block_size} tokens need {size_gb:,.1f} GB, more than can be allocated: lower num_blocks"
+            ) from None
+
+    def execute(self, plan: StepPlan) -> StepOutput:
+        """Run every row of ``plan`` in one pass and return its tokens, row by row."""
+        if not self.kv:
+            raise EngineClosedError("this runner was closed: make a new engine")
+        with torch.inference_mode(), torch_threads(self.num_threads):
+            return self._execute(plan.rows)
+
+    def _execute(self, rows: Sequence[PlanRow]) -> StepOutput:
+        started = time.perf_counter()
+        scored = [_scored_tokens(row) for row in rows]
+        batch = _flat(rows, scored, self.block_size)
+        prepared = time.perf_counter()
+        logits = self._forward(batch)
+        forwarded = time.perf_counter()
+        output = _sampled(rows, scored, logits)
+        self.last_logits = logits.clone() if self.keep_logits else None
+        output.prepare_ms = (prepared - started) * 1e3
+        output.forward_ms = (forwarded - prepared) * 1e3
+        output.sample_ms = (time.perf_counter() - forwarded) * 1e3
+        return output
+
+    def _forward(self, batch: FlatBatch) -> Tensor:
+        try:
+            logits = self.loaded.architecture(batch, self.kv)
+            if logits.is_cuda:
+                torch.cuda.synchronize(logits.device)
+            return logits
+        except (torch.OutOfMemoryError, MemoryError):
+            raise ConfigError(
+                f"a step of {len(batch.input_ids)} tokens ran out of memory: lower max_num_batched_tokens, max_num_seqs or num_blocks"
+            ) from None
+
+    def close(self) -> None:
+        """Give back the KV memory; calling it twice is harmless."""
+        self.kv, self.last_logits = [], None
+
+
+def _scored_tokens(row: PlanRow) -> int:
+    """How many of the row's last tokens need logits: all of them where log-probabilities of the prompt are asked for."""
+    if row.request.sampling.prompt_logprobs is not None and row.start < row.request.num_prompt_tokens - 1:
+        return row.num_tokens
+    return 1 + len(row.draft_token_ids) if row.samples else 0
+
+
+def _flat(rows: Sequence[PlanRow], scored: list[int], block_size: int) -> FlatBatch:
+    batch = flatten(rows, block_size)
+    spans: list[Ints] = [np.arange(end - count, end) for end, count in zip(batch.subsequence_begins[1:].tolist(), scored, strict=True)]
+    return batch._replace(logits_rows=np.concatenate(spans) if spans else np.empty(0, np.int64))
+
+
+def _sampled(rows: Sequence[PlanRow], scored: list[int], logits: Tensor) -> StepOutput:
+    from workbench.sampler import SampleRow, sample
+
+    ends = np.cumsum(scored).tolist() if scored else []
+    wanted: list[int] = []
+    requests: list[SampleRow] = []
+    for row, end in zip(rows, ends, strict=True):
+        known = list(row.token_ids) + list(row.draft_token_ids) if row.draft_token_ids else row.token_ids
+        # Position by position: the token after j drafts is drawn as if those drafts were output already.
+        for left in range(len(row.draft_token_ids), -1, -1) if row.samples else ():
+            wanted.append(end - 1 - left)
+            seen = known[: len(known) - left] if left else known
+            requests.append(SampleRow(row.request, seen, len(seen) - row.request.num_prompt_tokens))
+    chosen = logits if len(wanted) == len(logits) else logits[torch.tensor(wanted, device=logits.device, dtype=torch.long)]
+    token_ids, logprobs = sample(chosen, requests) if requests else ([], None)
+    return _accepted(rows, list(token_ids), logprobs)
+
+
+def _accepted(rows: Sequence[PlanRow], token_ids: list[int], logprobs: Sequence[TokenLogprobs | None] | None) -> StepOutput:
+    """Cut each row's drawn tokens after the first that differs from its draft.
+
+    Drawing each position from the model and keeping drafts while they agree leaves the distribution (and, with stateless
+    randomness, the very tokens) of decoding without drafts, whatever proposed them.
+    """
+    output = StepOutput(token_ids=[], logprobs=None if logprobs is None else [])
+    at = 0
+    for row in rows:
+        drawn = token_ids[at : at + 1 + len(row.draft_token_ids)] if row.samples else []
+        agreeing = 0
+        while agreeing < len(drawn) - 1 and drawn[agreeing] == row.draft_token_ids[agreeing]:
+            agreeing += 1
+        output.token_ids.append(drawn[: agreeing + 1])
+        if logprobs is not None and output.logprobs is not None:
+            output.logprobs.append(tuple(entry for entry in logprobs[at : at + len(drawn)][: agreeing + 1] if entry is not None))
+        at += len(drawn)
+    return output
