@@ -67,7 +67,7 @@ def test_yaml_requests_bring_their_own_arrival_priority_and_sampling():
   arrival_step: 3
   sampling: {max_tokens: 8, stop: ["\\n"]}
 - {messages: [{role: user, content: Hi}], arrival_s: 0.5, temperature: 0.7}
-- {token_ids: [1, 2, 3]}
+- {prompt_token_ids: [1, 2, 3]}
 """
     assert parse_yaml(body) == [
         "plain",
@@ -84,14 +84,14 @@ def test_yaml_requests_bring_their_own_arrival_priority_and_sampling():
         ("prompt: x", "list of requests"),
         ("- [unclosed", "not YAML: .* line"),
         ("- {priority: 1}", "request 1 needs exactly one of prompt"),
-        ("- {prompt: a, token_ids: [1]}", "not prompt and token_ids"),
+        ("- {prompt: a, prompt_token_ids: [1]}", "not prompt and prompt_token_ids"),
         ("- ok\n- {prompt: a, priorty: 1}", "request 2: unknown field 'priorty': did you mean 'priority'"),
         ("- {prompt: a, sampling: {max_token: 1}}", "did you mean 'max_tokens'"),
         ("- {prompt: a, sampling: 3}", "sampling must be a mapping"),
         ("- {prompt: a, max_tokens: 0}", "request 1: max_tokens must be at least 1"),
         ("- {prompt: ''}", "prompt must be text"),
         ("- ''", "expected text"),
-        ("- {token_ids: [a]}", "whole numbers"),
+        ("- {prompt_token_ids: [a]}", "whole numbers"),
         ("- {messages: [{role: user}]}", "role and a content"),
         ("- !!python/object/apply:os.system ['true']", "not YAML"),
     ],

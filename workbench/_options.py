@@ -89,17 +89,25 @@ class Options(argparse.ArgumentParser):
 
     def read(self, words: Sequence[str]) -> Chosen:
         """Sort the typed words into engine knobs, sampling parameters and the face's options."""
-        space, extra = self.parse_known_args(list(words))
+        chosen, others = self.read_with_words(words)
+        if others:
+            self._refuse(others[0])
+        return chosen
+
+    def read_with_words(self, words: Sequence[str]) -> tuple[Chosen, list[str]]:
+        """The same, and the words that are no options."""
+        space, others = self.parse_known_args(list(words))
         if getattr(space, "help", False):
             raise HelpRequested(self.format_help())
-        if extra:
-            self._refuse(extra[0])
+        for word in others:
+            if word.startswith("-") and word != "-":
+                self._refuse(word)
         typed = vars(space)
         return Chosen(
             config={name: typed.pop(name) for name in list(typed) if name in _CONFIG_KNOBS},
             sampling={name: typed.pop(name) for name in list(typed) if name in _SAMPLING_KNOBS},
             face=space,
-        )
+        ), others
 
     def flags(self) -> dict[str, argparse.Action]:
         """Every option string and its action, for completion."""
@@ -114,6 +122,15 @@ class Options(argparse.ArgumentParser):
         flag = word.split("=")[0]
         close = difflib.get_close_matches(flag, self.flags(), n=1)
         raise OptionError(f"unknown option {flag}: " + (f"did you mean {close[0]}?" if close else f"see {self.prog} --help"))
+
+
+def with_prompt_forms(options: Options) -> Options:
+    """The same parser with the options that say how prompts are read."""
+    face = options.face_options
+    face.add_argument("--chat", dest="chat", action="store_true", help="put each prompt into the model's chat template (default for chat models)")
+    face.add_argument("--raw", dest="chat", action="store_false", help="give each prompt to the model as it is")
+    face.add_argument("--yaml", action="store_true", help="read a YAML list of requests with their own arrival, priority and sampling")
+    return options
 
 
 def option_value(knob: Knob, text: str) -> Any:
@@ -173,7 +190,7 @@ class _Set(argparse.Action):
         setattr(space, self.dest, value)
 
 
-class _HelpFormatter(argparse.HelpFormatter):
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=34, width=118)
 
@@ -233,4 +250,4 @@ def _plainer(message: str) -> str:
     return message
 
 
-__all__ = ["KNOBS", "Chosen", "HelpRequested", "OptionError", "Options", "from_user", "metavar", "one_line", "option_value"]
+__all__ = ["KNOBS", "Chosen", "HelpRequested", "OptionError", "Options", "from_user", "metavar", "one_line", "option_value", "with_prompt_forms"]

@@ -18,7 +18,7 @@ from workbench.request import SamplingParams
 Prompt = str | dict[str, Any]
 
 SEPARATOR = "---"
-_CONTENT = ("prompt", "messages", "token_ids")
+_CONTENT = ("prompt", "messages", "prompt_token_ids")
 _OWN = ("id", "priority", "arrival_step", "arrival_s", "chat", "sampling")
 
 
@@ -47,7 +47,7 @@ def parse_prompts(body: str) -> list[Prompt]:
 
 
 def parse_yaml(body: str) -> list[Prompt]:
-    r"""Read a YAML list of requests: plain strings, or mappings with ``prompt`` (or ``messages``, or ``token_ids``).
+    r"""Read a YAML list of requests: plain strings, or mappings with ``prompt`` (or ``messages``, or ``prompt_token_ids``).
 
     A mapping may hold ``id``, ``priority``, ``arrival_step``, ``arrival_s``, ``chat``, and sampling parameters, either beside these or
     under ``sampling``.  Raises ``RequestError`` that names the entry.
@@ -98,7 +98,7 @@ def _entry(number: int, entry: Any) -> Prompt:
         raise RequestError(f"request {number}: expected text or a mapping with a prompt, not {entry!r}")
     given = [name for name in _CONTENT if name in entry]
     if len(given) != 1:
-        raise RequestError(f"request {number} needs exactly one of prompt, messages and token_ids" + (f", not {' and '.join(given)}" if given else ""))
+        raise RequestError(f"request {number} needs exactly one of prompt, messages and prompt_token_ids" + (f", not {' and '.join(given)}" if given else ""))
     nested = entry.get("sampling") or {}
     if not isinstance(nested, dict):
         raise RequestError(f"request {number}: sampling must be a mapping such as {{max_tokens: 8}}, not {nested!r}")
@@ -122,11 +122,11 @@ def _check_names(number: int, fields: dict[str, Any], nested: dict[str, Any]) ->
 def _content(number: int, kind: str, value: Any) -> Any:
     if kind == "prompt" and isinstance(value, str) and value.strip():
         return value
-    if kind == "token_ids" and isinstance(value, list) and value and all(type(token) is int for token in value):
+    if kind == "prompt_token_ids" and isinstance(value, list) and value and all(type(token) is int for token in value):
         return value
     if kind == "messages" and isinstance(value, list) and value and all(isinstance(message, dict) for message in value):
         return [_message(number, message) for message in value]
-    wanted = {"prompt": "text", "token_ids": "a list of whole numbers", "messages": "a list of {role: …, content: …}"}[kind]
+    wanted = {"prompt": "text", "prompt_token_ids": "a list of whole numbers", "messages": "a list of {role: …, content: …}"}[kind]
     raise RequestError(f"request {number}: {kind} must be {wanted}, not {msgspec.json.encode(value, enc_hook=str).decode()}")
 
 

@@ -1,0 +1,112 @@
+"""``Session``: what the faces of one kernel share — loaded models, and the runs so far.
+
+Weights are loaded once and shared; every cell gets a fresh engine on them, so the same cell shows the same run.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from workbench.config import EngineConfig
+    from workbench.engine import Engine
+    from workbench.models import LoadedModel
+    from workbench.run import Run
+
+MAX_LOADED_MODELS = 2
+MAX_REMEMBERED_RUNS = 32
+
+
+class Session:
+    """Loaded models (the most recently used few) and the latest runs."""
+
+    def __init__(self) -> None:
+        self.models: dict[tuple[object, ...], LoadedModel] = {}
+        self._runs: deque[tuple[str, Run]] = deque(maxlen=MAX_REMEMBERED_RUNS)
+        self._count = 0
+        self._engines: list[Engine] = []
+
+    def engine(self, config: EngineConfig) -> Engine:
+        """A fresh engine with these settings, on weights that stay loaded for the next one.
+
+        Earlier engines whose runs are over are closed, since a notebook keeps its results and each would keep a KV cache.
+        """
+        for engine in self._engines:
+            if engine.active_run is None:
+                engine.close()
+        self._engines = [engine for engine in self._engines if engine.active_run is not None]
+        self._engines.append(self._make(config))
+        return self._engines[-1]
+
+    def remember(self, run: Run, name: str | None = None) -> str:
+        """Add a run to the list under ``name``, or as ``run 1``, ``run 2``, …; returns the name."""
+        self._count += 1
+        name = name or f"run {self._count}"
+        self._runs.append((name, run))
+        return name
+
+    @property
+    def runs(self) -> list[tuple[str, Run]]:
+        """The latest runs and their names, oldest first."""
+        return list(self._runs)
+
+    @property
+    def last(self) -> Run | None:
+        """The latest run."""
+        return self._runs[-1][1] if self._runs else None
+
+    def active(self) -> list[tuple[str, Run]]:
+        """Runs that are still under way."""
+        return [(name, run) for name, run in self._runs if run.status == "running"]
+
+    def stop(self) -> list[tuple[str, Run]]:
+        """Stop every run that is under way and return them."""
+        stopped = self.active()
+        for _, run in stopped:
+            run.stop()
+        return stopped
+
+    def _make(self, config: EngineConfig) -> Engine:
+        from workbench.engine import Engine
+
+        return Engine(self._model(config), config=config)
+
+    def _model(self, config: EngineConfig) -> LoadedModel:
+        from workbench.models import load_model
+
+        how: dict[str, Any] = {
+            name: getattr(config, name) for name in ("dtype", "device", "num_threads", "trust_remote_code")
+        }
+        key = (config.model, *how.values())
+        loaded = self.models.pop(key, None) or load_model(config.model, **how)
+        self.models[key] = loaded
+        for oldest in list(self.models)[:-MAX_LOADED_MODELS]:
+            del self.models[oldest]
+        return loaded
+
+
+def model_names() -> Iterable[str]:
+    """Names that ``--model`` accepts without a path."""
+    from workbench.models.store import list_models
+
+    return [entry.name for entry in list_models()]
+
+
+def wait_for(run: Run, *, quiet: bool = False) -> bool:
+    """Wait for a run and show its progress; an interrupt ends it between two steps and keeps what there is.
+
+    Returns whether it was interrupted.
+    """
+    from workbench.render.progress import LiveText
+
+    try:
+        if quiet:
+            run.wait_or_stop()
+        else:
+            with LiveText(run) as live:
+                run.wait_or_stop(live.pump)
+    except KeyboardInterrupt:
+        return True
+    return False
