@@ -112,7 +112,8 @@ def build(key: str, is_ready: Callable[[Path], bool], make: Callable[[Path], Non
                 _make(folder, make)
     except OSError as error:
         what = error.strerror or error
-        raise ModelError(f"the model cache {cache_dir()} cannot be used ({what}): free some space, or set WORKBENCH_CACHE to another folder") from error
+        remedy = "free some space, or set WORKBENCH_CACHE to another folder"
+        raise ModelError(f"the model cache {cache_dir()} cannot be used ({what}): {remedy}") from error
     return folder
 
 

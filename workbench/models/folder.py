@@ -1,4 +1,4 @@
-"""Is this folder a model in Hugging Face layout, whole, and made of files that are safe to read?"""
+"""Checks that a folder is a model in Hugging Face layout, whole, and made of files that are safe to read."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def check_safetensors(path: Path) -> None:
             raise ModelIntegrityError(f"{path} has a damaged safetensors header ({type(error).__name__}): get the file again") from error
     needed = 8 + length + max(ends, default=0)
     if needed != size:
-        raise ModelIntegrityError(f"{path} has {size:,} bytes and its header says {needed:,}: it is truncated or damaged; get the file again")
+        raise ModelIntegrityError(f"{path} has {size:,} bytes and its header says {needed:,}: it is damaged; get the file again")
 
 
 def _check_has_parts(folder: Path) -> None:
@@ -51,7 +51,7 @@ def _check_has_parts(folder: Path) -> None:
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         raise UnsupportedModelError(f"{folder} holds an adapter, not a model: merge it into its base model first")
     if not has_weights and any(path for pattern in _PICKLED for path in folder.glob(pattern)):
-        raise UnsupportedModelError(f"{folder} has only pickled weights (.bin, .pt), which can run code when read: convert them to safetensors first")
+        raise UnsupportedModelError(f"{folder} has only pickled weights (.bin, .pt), which can run code: convert them to safetensors")
     missing = [] if (folder / "config.json").is_file() else ["config.json"]
     missing += [] if has_weights else ["*.safetensors"]
     if not any(all((folder / name).is_file() for name in names) for names in _TOKENIZERS):

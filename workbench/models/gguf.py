@@ -102,7 +102,7 @@ class GGUFFile:
         if version not in VERSIONS:
             other = struct.unpack_from(">I", self._bytes, 4)[0]
             what = "is big-endian" if other in VERSIONS else f"has GGUF version {version}"
-            raise UnsupportedModelError(f"{self.path.name} {what}; we read little-endian versions {VERSIONS[0]} and {VERSIONS[1]}: convert it again")
+            raise UnsupportedModelError(f"{self.path.name} {what}; supported are little-endian versions 2 and 3: convert the model again")
         num_tensors, num_values = struct.unpack_from("<QQ", self._bytes, 8)
         cursor = _Cursor(self._bytes, 24, self.path.name)
         self.version = version
@@ -167,7 +167,8 @@ class _Cursor:
     def checked_count(self, count: int, what: str) -> int:
         """``count`` if that many could possibly stand in the rest of the file (each takes at least one byte)."""
         if count > len(self.data) - self.offset:
-            raise ModelIntegrityError(f"{self.name} declares {count:,} {what}, more than its {len(self.data):,} bytes can hold: it is truncated or damaged")
+            size = len(self.data)
+            raise ModelIntegrityError(f"{self.name} declares {count:,} {what}, more than its {size:,} bytes can hold: it is truncated or damaged")
         return int(count)
 
     def _array(self, kind: int, count: int) -> list[Any]:
@@ -182,7 +183,8 @@ class _Cursor:
     def _layout(self, kind: int) -> str:
         layout = _SCALARS.get(kind)
         if layout is None:
-            raise ModelIntegrityError(f"{self.name} has a metadata value of unknown type {kind} near byte {self.offset:,}: the header is damaged")
+            where = f"near byte {self.offset:,}"
+            raise ModelIntegrityError(f"{self.name} has a metadata value of unknown type {kind} {where}: the header is damaged")
         return layout
 
     def _advance(self, num_bytes: int) -> int:
@@ -202,9 +204,11 @@ def _num_bytes(file_name: str, name: str, shape: tuple[int, ...], type_id: int) 
     try:
         block, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType(type_id)]
     except (ValueError, KeyError):
-        raise UnsupportedModelError(f"{file_name} stores {name!r} in a tensor type ({type_id}) that we cannot read: use another quantisation") from None
+        problem = f"{file_name} stores {name!r} in a tensor type ({type_id}) that cannot be read"
+        raise UnsupportedModelError(f"{problem}: use another quantisation") from None
     if shape[-1] % block:
-        raise ModelIntegrityError(f"{file_name} gives {name!r} rows of {shape[-1]}, not a multiple of its block of {block}: the header is damaged")
+        problem = f"{file_name} gives {name!r} rows of {shape[-1]}, not a multiple of its block of {block}"
+        raise ModelIntegrityError(f"{problem}: the header is damaged")
     count = 1
     for extent in shape:
         count *= extent

@@ -65,7 +65,8 @@ def _refuse_foreign(file: GGUFFile) -> None:
     name = file.path.name
     if file.architecture not in ARCHITECTURES:
         known = ", ".join(sorted(ARCHITECTURES))
-        raise UnsupportedModelError(f"{name} holds a model of architecture {file.architecture!r}; supported in GGUF: {known} (Mistral files say llama)")
+        problem = f"{name} holds a model of architecture {file.architecture!r}"
+        raise UnsupportedModelError(f"{problem}; supported in GGUF: {known} (Mistral files say llama)")
     if file.get("expert_count", 0):
         raise UnsupportedModelError(f"{name} is a mixture of {file.get('expert_count')} experts; only dense models are supported")
     for key in _REQUIRED:
@@ -117,7 +118,8 @@ def _llama3_scaling(file: GGUFFile) -> dict[str, Any]:
     guess["original_max_position_embeddings"] = 8192
     computed = llama3_factors(len(stored), file.get("rope.freq_base", _DEFAULT_ROPE_THETA), guess)
     if any(not math.isclose(one, other, rel_tol=1e-3) for one, other in zip(stored, computed, strict=True)):
-        raise UnsupportedModelError(f"{file.path.name} has rotary frequency factors that are not Llama 3's; use the model's safetensors instead")
+        problem = f"{file.path.name} has rotary frequency factors that are not Llama 3's"
+        raise UnsupportedModelError(f"{problem}: use the model's safetensors instead")
     return guess
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _CONTROL, _USER_DEFINED = 3, 4
+_NAMED = {"bos_token": "bos_token_id", "eos_token": "eos_token_id", "unk_token": "unknown_token_id", "pad_token": "padding_token_id"}
 
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _TAIL = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -40,14 +41,9 @@ def write_tokenizer(file: GGUFFile, folder: Path) -> dict[str, Any]:
     Raises :class:`UnsupportedModelError` for a pre-tokenizer that we do not know.
     """
     tokens = _tokens(file)
-    ids = {key: file.metadata.get(f"tokenizer.ggml.{key}") for key in ("bos_token_id", "eos_token_id", "unknown_token_id", "padding_token_id")}
-    for key, token_id in ids.items():
-        if token_id is not None and not 0 <= token_id < len(tokens):
-            raise ModelIntegrityError(f"{file.path.name} says {key} is {token_id}, but it has {len(tokens):,} tokens: the header is damaged")
-    tokenizer = build_tokenizer(file)
-    tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
-    named = {"bos_token": "bos_token_id", "eos_token": "eos_token_id", "unk_token": "unknown_token_id", "pad_token": "padding_token_id"}
-    settings: dict[str, Any] = {name: tokens[ids[key]] for name, key in named.items() if ids[key] is not None}
+    ids = {name: _special_id(file, key, len(tokens)) for name, key in _NAMED.items()}
+    build_tokenizer(file).save(str(folder / "tokenizer.json"), pretty=False)
+    settings: dict[str, Any] = {name: tokens[token_id] for name, token_id in ids.items() if token_id is not None}
     settings |= {
         "add_bos_token": adds_bos(file),
         "clean_up_tokenization_spaces": False,
@@ -59,14 +55,15 @@ def write_tokenizer(file: GGUFFile, folder: Path) -> dict[str, Any]:
         settings["chat_template"] = template
         (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2, ensure_ascii=False), encoding="utf-8")
-    return {"bos_token_id": ids["bos_token_id"], "eos_token_id": _end_ids(file), "pad_token_id": ids["padding_token_id"]}
+    return {"bos_token_id": ids["bos_token"], "eos_token_id": _end_ids(file), "pad_token_id": ids["pad_token"]}
 
 
 def build_tokenizer(file: GGUFFile) -> Tokenizer:
     """The tokenizer that ``file`` describes."""
     kind = file.metadata.get("tokenizer.ggml.model")
     if kind not in ("gpt2", "llama"):
-        raise UnsupportedModelError(f"{file.path.name} has a tokenizer of kind {kind!r}; supported in GGUF: gpt2 (byte-level BPE) and llama (SentencePiece BPE)")
+        known = "gpt2 (byte-level BPE) and llama (SentencePiece BPE)"
+        raise UnsupportedModelError(f"{file.path.name} has a tokenizer of kind {kind!r}; supported in GGUF: {known}")
     tokenizer = _byte_level(file) if kind == "gpt2" else _sentencepiece(file)
     _add_special(tokenizer, file)
     if adds_bos(file):
@@ -90,7 +87,8 @@ def _byte_level(file: GGUFFile) -> Tokenizer:
     vocabulary = {token: index for index, token in enumerate(_tokens(file))}
     known = [(first, second) for first, second in (pair for pair in pairs if len(pair) == 2) if first + second in vocabulary]
     if len(known) != len(pairs) or not known:
-        raise ModelIntegrityError(f"{file.path.name} has {len(pairs) - len(known)} damaged merges of {len(pairs)}: its tokenizer cannot be rebuilt")
+        damaged = len(pairs) - len(known)
+        raise ModelIntegrityError(f"{file.path.name} has {damaged} damaged merges of {len(pairs)}: its tokenizer cannot be rebuilt")
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=known, ignore_merges=pre in _IGNORES_MERGES))
     if pre in _SMOLLM:
         steps = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)]
@@ -102,7 +100,8 @@ def _byte_level(file: GGUFFile) -> Tokenizer:
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence([cut, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     else:
         names = ", ".join(sorted((*_PATTERNS, *_SMOLLM, *_GPT2)))
-        raise UnsupportedModelError(f"{file.path.name} uses the pre-tokenizer {pre!r}; known in GGUF: {names}. Use the model's safetensors folder instead")
+        problem = f"{file.path.name} uses the pre-tokenizer {pre!r}; known in GGUF: {names}"
+        raise UnsupportedModelError(f"{problem}: use the model's safetensors folder instead")
     if pre == "qwen2":
         tokenizer.normalizer = normalizers.NFC()
     tokenizer.decoder = decoders.ByteLevel()
@@ -170,6 +169,13 @@ def _tokens(file: GGUFFile) -> list[str]:
     if len(tokens) > file.tensors["token_embd.weight"].shape[0]:
         raise ModelIntegrityError(f"{file.path.name} has more tokens than rows in its embedding: the header is damaged")
     return tokens
+
+
+def _special_id(file: GGUFFile, key: str, num_tokens: int) -> int | None:
+    token_id: int | None = file.metadata.get(f"tokenizer.ggml.{key}")
+    if token_id is not None and not 0 <= token_id < num_tokens:
+        raise ModelIntegrityError(f"{file.path.name} says {key} is {token_id}, but it has {num_tokens:,} tokens: the header is damaged")
+    return token_id
 
 
 def _end_ids(file: GGUFFile) -> int | list[int] | None:

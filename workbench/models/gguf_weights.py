@@ -61,13 +61,15 @@ def _hf_names(file: GGUFFile, config: dict[str, Any]) -> dict[str, str]:
             continue
         hf_name = _hf_name(name, config["num_hidden_layers"])
         if hf_name is None:
-            raise UnsupportedModelError(f"{file.path.name} has a tensor {name!r} that no model of ours uses: use the model's safetensors instead")
+            problem = f"{file.path.name} has a tensor {name!r} that our forward pass would ignore"
+            raise UnsupportedModelError(f"{problem}: use the model's safetensors instead")
         names[name] = hf_name
     expected = ["token_embd.weight", "output_norm.weight"]
     expected += [f"blk.{layer}.{part}.weight" for layer in range(config["num_hidden_layers"]) for part in _EVERY_LAYER_HAS]
     missing = [name for name in expected if name not in names]
     if missing:
-        raise ModelIntegrityError(f"{file.path.name} lacks {len(missing)} of its tensors, the first is {missing[0]!r}: it is not a complete model")
+        problem = f"{file.path.name} lacks {len(missing)} of its tensors, the first is {missing[0]!r}"
+        raise ModelIntegrityError(f"{problem}: it is not a complete model")
     return names
 
 
@@ -88,7 +90,7 @@ def _check_shapes(file: GGUFFile, config: dict[str, Any], shapes: dict[str, tupl
     """Compare the directory with what the header's numbers imply, so that damage shows here and not in a matrix product."""
     hidden, feed_forward = config["hidden_size"], config["intermediate_size"]
     q_rows, kv_rows = config["num_attention_heads"] * config["head_dim"], config["num_key_value_heads"] * config["head_dim"]
-    expected = {
+    expected: dict[str, tuple[int, ...]] = {
         "self_attn.q_proj": (q_rows, hidden),
         "self_attn.k_proj": (kv_rows, hidden),
         "self_attn.v_proj": (kv_rows, hidden),

