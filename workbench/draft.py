@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from time import perf_counter
 
 from workbench.config import EngineConfig
-from workbench.events import Decision, Finished, KvUsage, Reason, Sampled, Scheduled, SpecRound, Verdict
+from workbench.events import Decision, Finished, KvUsage, PromptScores, Reason, Sampled, Scheduled, SpecRound, Verdict
 from workbench.plan import PlanRow
 from workbench.queues import Queues
 from workbench.state import RequestState
@@ -32,6 +32,7 @@ class StepDraft:
         self.finished: list[Finished] = []
         self.sampled: list[Sampled] = []
         self.spec: list[SpecRound] = []
+        self.prompt_scores: list[PromptScores] = []
         self.shifted = False  # whether a preemption moved positions in the running list
         self.prefilling = False  # whether anybody scheduled so far entered the step inside its prompt
         self.running: tuple[str, ...] = ()

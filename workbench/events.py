@@ -170,6 +170,14 @@ class Sampled(msgspec.Struct, frozen=True, array_like=True):
     logprobs: tuple[TokenLogprobs, ...] = ()
 
 
+class PromptScores(msgspec.Struct, frozen=True, array_like=True):
+    """Log-probabilities of prompt tokens at positions ``start``, ``start + 1``, …, when ``prompt_logprobs`` was asked."""
+
+    request_id: str
+    start: int
+    logprobs: tuple[TokenLogprobs, ...]
+
+
 class Arrival(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A request entered the waiting queue; ``arrival_s`` on the engine's clock."""
 
@@ -214,6 +222,7 @@ class StepRecord(msgspec.Struct, frozen=True, array_like=True):
     running: tuple[str, ...] = ()
     waiting: tuple[str, ...] = ()
     held: tuple[str, ...] = ()
+    prompt_scores: tuple[PromptScores, ...] = ()
 
     @property
     def duration_ms(self) -> float:

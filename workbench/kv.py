@@ -58,6 +58,8 @@ class KvCache:
 
     def allocate(self, state: RequestState, num_tokens: int, found: Sequence[int] = ()) -> bool:
         """Make the table cover ``num_tokens``; ``False``, and nothing changed, when too few blocks are free."""
+        if num_tokens <= len(state.block_ids) * self.block_size:  # most decodes: the last block has room
+            return True
         if self.shortfall(state, num_tokens, found) > self.pool.num_free:
             return False
         if found:
@@ -74,7 +76,7 @@ class KvCache:
         if not self.enable_prefix_caching:
             return
         full = num_computed // self.block_size
-        if full <= state.num_hashed_blocks:
+        if full == state.num_hashed_blocks:
             return
         extend_hashes(state.block_hashes, state.token_ids, self.block_size)
         for position in range(state.num_hashed_blocks, full):

@@ -17,7 +17,7 @@ from workbench.batching import make_batcher
 from workbench.config import EngineConfig
 from workbench.draft import StepDraft
 from workbench.errors import IntegrityError, RequestError
-from workbench.events import Arrival, Budget, Finished, Sampled, SpecRound, StepRecord, StepTiming, TokenLogprobs
+from workbench.events import Arrival, Budget, Finished, PromptScores, Sampled, SpecRound, StepRecord, StepTiming, TokenLogprobs
 from workbench.kv import KvCache
 from workbench.plan import PlanRow, StepOutput, StepPlan
 from workbench.planner import Planner
@@ -166,6 +166,8 @@ class Scheduler:
             raise IntegrityError(f"the plan has {len(plan.rows)} rows, the output {len(output.token_ids)}")
         began = perf_counter()
         for position, row in enumerate(plan.rows):
+            if output.prompt_logprobs and output.prompt_logprobs[position]:
+                draft.prompt_scores.append(PromptScores(row.request.id, row.start + 1, output.prompt_logprobs[position]))
             state = self.queues.states.get(row.request.id)
             if state is not None and output.token_ids[position]:  # else aborted while the step ran, or a prefill chunk
                 self._commit_row(draft, state, row, output, position, texts)
@@ -273,6 +275,7 @@ class Scheduler:
             running=draft.running,
             waiting=draft.waiting,
             held=draft.held,
+            prompt_scores=tuple(draft.prompt_scores),
             timing=StepTiming(draft.plan_ms, output.prepare_ms, output.forward_ms, output.sample_ms, (perf_counter() - began) * 1e3),
         )
 
