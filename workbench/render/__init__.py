@@ -1,0 +1,21 @@
+"""How a run looks: static results for notebooks, terminals and files, and the live text while it goes on.
+
+Everything here reads a trace, or a run that has one, and never an engine.  Nothing is imported until it is asked for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["mimebundle"]
+
+
+def mimebundle(run: Any) -> dict[str, str]:
+    """What a notebook stores of a run: HTML for readers, SVG for exporters without HTML, text for terminals."""
+    from workbench.render.facts import result_of
+    from workbench.render.html import render_html
+    from workbench.render.svg import picture_svg
+    from workbench.render.text import render_text
+
+    result = result_of(run)
+    return {"text/plain": render_text(result), "text/html": render_html(result), "image/svg+xml": picture_svg(result.trace)}
