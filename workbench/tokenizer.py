@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.chat_template import ChatTemplate
+from workbench.models.chat_template import ChatTemplate
 from workbench.errors import ModelError, ModelIntegrityError, RequestError
 
 if TYPE_CHECKING:
@@ -172,11 +172,12 @@ def _content(token: Any) -> str:
 
 
 def _bytes_shown(name: str) -> str:
-    """A byte-level token's name (each byte a printable character) as its bytes; other names as they are."""
+    """A byte-level token's name (each byte a printable character) with the bytes that are no text written out; others as they are."""
     bytes_of = _byte_of_character()
     if not all(character in bytes_of for character in name):
         return name
-    return "".join(f"<0x{bytes_of[character]:02X}>" for character in name)
+    text = bytes(bytes_of[character] for character in name).decode("utf-8", "surrogateescape")
+    return "".join(f"<0x{ord(character) - 0xDC00:02X}>" if "\udc80" <= character <= "\udcff" else character for character in text)
 
 
 def _byte_of_character() -> dict[str, int]:

@@ -167,8 +167,8 @@ class _Cursor:
     def checked_count(self, count: int, what: str) -> int:
         """``count`` if that many could possibly stand in the rest of the file (each takes at least one byte)."""
         if count > len(self.data) - self.offset:
-            size = len(self.data)
-            raise ModelIntegrityError(f"{self.name} declares {count:,} {what}, more than its {size:,} bytes can hold: it is truncated or damaged")
+            problem = f"{self.name} declares {count:,} {what}, more than its {len(self.data):,} bytes can hold"
+            raise ModelIntegrityError(f"{problem}: it is truncated or damaged")
         return int(count)
 
     def _array(self, kind: int, count: int) -> list[Any]:
