@@ -135,6 +135,8 @@ def _unpack(data: bytes) -> bytes:
     _, version, raw_bytes, packed_bytes = _HEAD.unpack(head)
     if version > TRACE_VERSION:
         raise TraceError(f"trace version {version} is newer than version {TRACE_VERSION}, which this workbench reads: upgrade it")
+    if version < 1:
+        raise TraceError("corrupt: it claims version 0, which never existed")
     if len(packed) < packed_bytes:
         raise TraceError(f"cut short: {len(packed):,} of {packed_bytes:,} bytes are there")
     if data[_HEAD.size : _BODY_AT] != _digest(head, packed):

@@ -10,7 +10,7 @@ References: the order of the steps is that of vLLM (``v1/sample/sampler.py``): s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -18,7 +18,6 @@ from torch import Tensor
 from workbench.errors import ModelError, RequestError
 from workbench.events import TokenLogprobs
 from workbench.randomness import uniform
-from workbench.request import SamplingParams
 from workbench.shaping import SampleRow, shape_, shapes
 from workbench.truncation import CHUNK, chunked, column, truncated
 
@@ -35,14 +34,10 @@ def sample(logits: Tensor, rows: Sequence[SampleRow]) -> tuple[list[int], list[T
     """
     logits = logits.float()
     tokens = [0] * len(rows)
-    greedy = [_is_greedy(row.request.sampling) for row in rows]
-    for wanted in (True, False):
-        group = [i for i, is_greedy in enumerate(greedy) if is_greedy is wanted]
-        if group:
-            scores, members = _shaped(logits, rows, group)
-            chosen = _likeliest(scores, members) if wanted else draw(_weights(scores, members), [_uniform(row) for row in members])
-            for i, token in zip(group, chosen.tolist(), strict=True):
-                tokens[i] = token
+    for greedy, group, scores, members in _groups(logits, rows):
+        chosen = _likeliest(scores, members) if greedy else draw(_weights(scores, members), [_uniform(row) for row in members])
+        for i, token in zip(group, chosen.tolist(), strict=True):
+            tokens[i] = token
     return tokens, _asked_logprobs(logits, rows, tokens)
 
 
@@ -53,16 +48,12 @@ def probabilities(logits: Tensor, rows: Sequence[SampleRow]) -> Tensor:
     """
     logits = logits.float()
     result = torch.zeros_like(logits)
-    greedy = [_is_greedy(row.request.sampling) for row in rows]
-    for wanted in (True, False):
-        group = [i for i, is_greedy in enumerate(greedy) if is_greedy is wanted]
-        if group:
-            scores, members = _shaped(logits, rows, group)
-            if wanted:
-                result[group, _likeliest(scores, members)] = 1.0
-            else:
-                weights = _weights(scores, members)
-                result[group] = weights / weights.sum(-1, keepdim=True, dtype=torch.float64).float()
+    for greedy, group, scores, members in _groups(logits, rows):
+        if greedy:
+            result[group, _likeliest(scores, members)] = 1.0
+        else:
+            weights = _weights(scores, members)
+            result[group] = weights / weights.sum(-1, keepdim=True, dtype=torch.float64).float()
     return result
 
 
@@ -109,10 +100,6 @@ def _asked_logprobs(logits: Tensor, rows: Sequence[SampleRow], tokens: Sequence[
     return result
 
 
-def _is_greedy(sampling: SamplingParams) -> bool:
-    return sampling.temperature < _GREEDY_BELOW
-
-
 def _uniform(row: SampleRow) -> float:
     seed = row.request.sampling.seed
     if seed is None:
@@ -120,17 +107,19 @@ def _uniform(row: SampleRow) -> float:
     return uniform(seed, row.num_output)
 
 
-def _shaped(logits: Tensor, rows: Sequence[SampleRow], group: list[int]) -> tuple[Tensor, list[SampleRow]]:
-    # A batch of plain greedy rows, the common case, is not copied.
-    members = [rows[i] for i in group]
-    touched = any(map(shapes, members))
-    if len(group) < len(rows):
-        logits = logits[group]
-    elif touched:
-        logits = logits.clone()
-    if touched:
-        shape_(logits, members)
-    return logits, members
+def _groups(logits: Tensor, rows: Sequence[SampleRow]) -> Iterator[tuple[bool, list[int], Tensor, list[SampleRow]]]:
+    """Yield the greedy rows, then the others: whether greedy, their places, their shaped scores and the rows themselves."""
+    greedy = [row.request.sampling.temperature < _GREEDY_BELOW for row in rows]
+    for wanted in (True, False):
+        group = [i for i, is_greedy in enumerate(greedy) if is_greedy is wanted]
+        members = [rows[i] for i in group]
+        touched = any(map(shapes, members))
+        # A batch of plain greedy rows, the common case, is not copied.
+        scores = logits[group] if len(group) < len(rows) else logits.clone() if touched else logits
+        if touched:
+            shape_(scores, members)
+        if group:
+            yield wanted, group, scores, members
 
 
 def _likeliest(logits: Tensor, rows: Sequence[SampleRow]) -> Tensor:
