@@ -116,7 +116,7 @@ def test_a_workload_run_twice_gives_equal_decisions(workload):
 @given(workloads())
 def test_block_events_alone_rebuild_the_pool(workload):
     knobs, requests = workload
-    engine, records = run_checked(knobs, requests)
+    _, records = run_checked(knobs, requests)
     refs = [0] * (knobs["num_blocks"] + 1)
     content = {}
     for record in records:
