@@ -1,7 +1,7 @@
 """Tab completion of ``%%infer`` and ``%infer``: one matcher, built from the option parser.
 
-It answers only on the magic's own lines.  There, and in the body of an ``%%infer`` cell, it asks IPython to drop everybody
-else's suggestions: ``--max`` should offer ``--max-tokens`` and not Python's ``max``.
+It answers only on the magic's own lines.  There it asks IPython to drop everybody else's suggestions: ``--max`` should offer
+``--max-tokens`` and not Python's ``max``.
 """
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ class InferMatcher:
         self._values = values
 
     def __call__(self, context: Any) -> dict[str, Any]:
+        from IPython.core.completer import SimpleCompletion
+
         kind = _place(context.full_text, context.cursor_line, context.text_until_cursor)
         if kind is None:
             return {"completions": [], "suppress": False}
-        fragment, found = ("", []) if kind == "body" else self._suggest(kind, context.text_until_cursor)
-        from IPython.core.completer import SimpleCompletion
+        fragment, found = self._suggest(kind, context.text_until_cursor)
 
         return {
             "completions": [SimpleCompletion(text=text, type=what) for text, what in found],
@@ -70,11 +71,9 @@ class InferMatcher:
 
 
 def _place(full_text: str, cursor_line: int, text: str) -> str | None:
-    """Where the cursor is: ``options`` line, ``body`` of the cell, ``line`` magic, or ``None`` for elsewhere."""
+    """Where the cursor is: the ``options`` line of a cell, a ``line`` magic, or ``None`` for elsewhere, a cell's prompts included."""
     lines = full_text.split("\n")
     first = next((number for number, line in enumerate(lines) if line.strip()), 0)
     if re.match(r"\s*%%infer(\s|$)", lines[first]):
-        if cursor_line > first:
-            return "body"
-        return "options" if re.match(r"\s*%%infer\s", text) else None
+        return "options" if cursor_line == first and re.match(r"\s*%%infer\s", text) else None
     return "line" if re.match(r"\s*%infer\s", text) else None

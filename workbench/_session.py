@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from workbench.config import EngineConfig
     from workbench.engine import Engine
     from workbench.models import LoadedModel
+    from workbench.render.progress import LiveText
     from workbench.run import Run
 
 MAX_LOADED_MODELS = 2
@@ -94,19 +95,16 @@ def model_names() -> Iterable[str]:
     return [entry.name for entry in list_models()]
 
 
-def wait_for(run: Run, *, quiet: bool = False) -> bool:
-    """Wait for a run and show its progress; an interrupt ends it between two steps and keeps what there is.
+def wait_for(run: Run, live: LiveText | None) -> bool:
+    """Wait for a run and draw its progress; an interrupt ends it between two steps and keeps what there is.
 
     Returns whether it was interrupted.
     """
-    from workbench.render.progress import LiveText
-
     try:
-        if quiet:
-            run.wait_or_stop()
-        else:
-            with LiveText(run) as live:
-                run.wait_or_stop(live.pump)
+        run.wait_or_stop(live.pump if live else None)
     except KeyboardInterrupt:
         return True
+    finally:
+        if live:
+            live.close()
     return False

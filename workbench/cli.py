@@ -67,10 +67,14 @@ def infer(words: list[str]) -> int:
     prompts = _prompts([*texts, *words[dash + 1 :]], as_yaml="yaml" in chosen.face)
     config, sampling = chosen.settings()
     from workbench._session import Session, wait_for
+    from workbench.render.progress import LiveText
 
+    live = None if "json" in chosen.face else LiveText()
     with Session().engine(config) as engine:
-        run = engine.run(prompts, chat=getattr(chosen.face, "chat", None), sampling=sampling, background=True)
-        interrupted = wait_for(run, quiet="json" in chosen.face)
+        run = engine.run(
+            prompts, chat=getattr(chosen.face, "chat", None), sampling=sampling, background=True, on_step=live.on_step if live else None
+        )
+        interrupted = wait_for(run, live)
     if "save" in chosen.face:
         run.save(chosen.face.save)
     _show(run, as_json="json" in chosen.face)
@@ -166,9 +170,14 @@ def _show(run: Run, *, as_json: bool) -> None:
 
         sys.stdout.write(msgspec.json.encode(as_data(run)).decode() + "\n")
         return
-    from workbench.render.text import render_text
+    from workbench.render.text import render_text, rich_result
 
-    print(render_text(run))
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        Console().print(rich_result(run))
+    else:
+        print(render_text(run))
 
 
 def as_data(run: Run) -> dict[str, Any]:

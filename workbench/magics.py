@@ -22,6 +22,7 @@ from workbench._options import KNOBS, Chosen, HelpRequested, OptionError, Option
 from workbench._session import Session, model_names, wait_for
 from workbench.errors import RequestError
 from workbench.prompts import is_silenced, parse_prompts, parse_yaml
+from workbench.render.progress import LiveText
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -103,12 +104,13 @@ class InferMagics(_Defaults):  # type: ignore[misc]
         prompts = parse_yaml(cell) if "yaml" in face else parse_prompts(cell)
         out = _variable(getattr(face, "out", None))
         engine, params = self._engine_for(chosen)
-        run = engine.run(prompts, chat=getattr(face, "chat", None), background=True, **params)
+        live = None if "background" in face else LiveText()
+        run = engine.run(prompts, chat=getattr(face, "chat", None), background=True, on_step=live.on_step if live else None, **params)
         self.session.remember(run, out)
         if out:
             self.shell.push({out: run})
-        if "background" not in face:
-            wait_for(run)
+        if live:
+            wait_for(run, live)
         return run
 
     def _engine_for(self, chosen: Chosen) -> tuple[Engine, dict[str, Any]]:
