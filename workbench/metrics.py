@@ -146,7 +146,8 @@ def percentile(ordered: Sequence[float], percent: float) -> float:
     place = (len(ordered) - 1) * percent / 100
     below = math.floor(place)
     above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
+    between = ordered[below] + (ordered[above] - ordered[below]) * (place - below)
+    return min(between, ordered[above])  # rounding may lift it past its upper neighbour
 
 
 def acceptance(rounds: Iterable[SpecRound]) -> tuple[float | None, float | None, tuple[float, ...]]:
