@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from types import SimpleNamespace
 
+from workbench import Engine
 from workbench.config import EngineConfig
 from workbench.events import (
     Arrival,
@@ -28,6 +29,7 @@ from workbench.events import (
 )
 from workbench.metrics import measure
 from workbench.request import Request
+from workbench.runners.scripted import ScriptedRunner
 from workbench.trace import Trace
 
 SCRIPT = "<script>alert(1)</script>"
@@ -192,3 +194,11 @@ def make_run(
         completion.finish_reason = one.finish_reason if one else None
         outputs.append(completion)
     return SimpleNamespace(trace=trace, metrics=metrics, outputs=outputs, status=status, error=None)
+
+
+def scripted_run(prompts, **knobs):
+    """A real engine's run on scripted tokens, invariants checked after every step."""
+    knobs = {"num_blocks": 64, "debug": True, **knobs}
+    params = {key: knobs.pop(key) for key in ("max_tokens", "n") if key in knobs}
+    with Engine(ScriptedRunner(lambda name, position: position % 50, step_ms=5.0), **knobs) as engine:
+        return engine.run(prompts, **params)

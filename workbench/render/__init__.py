@@ -13,9 +13,11 @@ __all__ = ["mimebundle"]
 def mimebundle(run: Any) -> dict[str, str]:
     """What a notebook stores of a run: HTML for readers, SVG for exporters without HTML, text for terminals."""
     from workbench.render.facts import result_of
-    from workbench.render.html import render_html
-    from workbench.render.svg import picture_svg
+    from workbench.render.html import page
+    from workbench.render.svg import kv_svg, stacked, timeline_svg
     from workbench.render.text import render_text
 
     result = result_of(run)
-    return {"text/plain": render_text(result), "text/html": render_html(result), "image/svg+xml": picture_svg(result.trace)}
+    timeline, kv = timeline_svg(result.trace), kv_svg(result.trace)
+    picture = stacked([timeline, kv], f"Run of {result.trace.model.name}", "Timeline above, KV cache below.")
+    return {"text/plain": render_text(result), "text/html": page(result, timeline, kv), "image/svg+xml": picture}

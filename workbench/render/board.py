@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from workbench.events import Decision, Reason, StepRecord, Verdict
+from workbench.render._format import plural
 from workbench.render.palette import CACHE, HELD, IDLE, PREEMPTED, PREFILL, WAITING, WORK
 
 _WORDS = {
     Reason.TOKEN_BUDGET: "no token budget left in the step",
     Reason.MAX_NUM_SEQS: "{limit} requests run already (max_num_seqs)",
-    Reason.NO_FREE_BLOCKS: "needs {needed} blocks, {available} are free",
+    Reason.NO_FREE_BLOCKS: "needs {blocks}, {available} free",
     Reason.HEAD_OF_LINE: "behind {blocker}",
     Reason.PREEMPTION_IN_STEP: "nobody is admitted in a step that preempts",
     Reason.CHUNKED_PREFILL_OFF: "its {needed} tokens do not fit the {available} left in the step, and chunking is off",
@@ -108,6 +109,8 @@ def _dominant(kinds: Sequence[str]) -> str:
     for rare in (PREEMPTED, PREFILL):
         if rare in kinds:
             return rare
+    if len(set(kinds)) == 1:
+        return kinds[0]
     counts = Counter(kind for kind in kinds if kind)
     return max(counts, key=lambda kind: (counts[kind], kind in WORK, kind), default="")
 
@@ -146,4 +149,7 @@ def _note(record: StepRecord, index: int, lanes: dict[str, Lane]) -> None:
 
 def _in_words(decision: Decision) -> str:
     sentence = _WORDS.get(decision.reason, decision.reason.value.replace("_", " "))
-    return sentence.format(needed=decision.needed, available=decision.available, limit=decision.limit, blocker=decision.blocker)
+    if decision.reason is Reason.PREEMPTED_FOR and decision.blocker == decision.request_id:
+        sentence = "needs {blocks}, {available} free, and it is itself the one to give way"
+    blocks = plural(decision.needed or 0, "block")
+    return sentence.format(blocks=blocks, needed=decision.needed, available=decision.available, limit=decision.limit, blocker=decision.blocker)

@@ -55,7 +55,12 @@ def render_html(run: Any) -> str:
     leave it alone, because a dollar sign in an output is a dollar sign.
     """
     result = facts.result_of(run)
-    parts = [_header(result), _outputs(result), _pictures(result.trace), _numbers(result.metrics), _FOOTER]
+    return page(result, timeline_svg(result.trace), kv_svg(result.trace))
+
+
+def page(result: facts.Result, timeline: str, kv: str) -> str:
+    """:func:`render_html` around pictures that are drawn already."""
+    parts = [_header(result), _outputs(result), _pictures(result.trace, timeline, kv), _numbers(result.metrics), _FOOTER]
     return f'<div class="wb-run mathjax_ignore tex2jax_ignore"><style>{_STYLE}</style>\n' + "\n".join(filter(None, parts)) + "\n</div>"
 
 
@@ -126,11 +131,11 @@ def _pre(text: str, cls: str) -> str:
     return f'<pre class="{cls}" dir="auto">\n{escape(text)}</pre>' if text else ""
 
 
-def _pictures(trace: Any) -> str:
+def _pictures(trace: Any, timeline: str, kv: str) -> str:
     config, records = trace.config, trace.records
     budget = f"tokens of each step against its budget · a row per request · milliseconds per step · {plural(len(records), 'step')}"
     pool = f"{plural(records[-1].kv.total, 'block')} × {plural(config.block_size, 'token')}" if records else ""
-    return _picture("steps", budget, timeline_svg(trace)) + _picture("KV cache", pool, kv_svg(trace))
+    return _picture("steps", budget, timeline) + _picture("KV cache", pool, kv)
 
 
 def _picture(name: str, note: str, svg: str) -> str:

@@ -1,8 +1,8 @@
 """What is shown while a run goes on: one line about the engine and the text so far, at most ten redraws a second.
 
-Steps reach a :class:`LiveText` through its run's trace or through :meth:`LiveText.on_step`, which a worker thread may call and which
-only appends to a deque.  Drawing happens in :meth:`LiveText.pump`, on the thread that waits.  So the engine never waits
-for a browser, and a notebook is never flooded.
+Steps reach a :class:`LiveText` through :meth:`LiveText.on_step`, which the run's thread calls and which only appends to a deque.
+Drawing happens in :meth:`LiveText.pump`, on the thread that waits.  So the engine never waits for a browser, and a
+notebook is never flooded.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def _rate(records: Sequence[StepRecord]) -> float | None:
 class LiveText:
     """Streamed text and a status line in one place that is drawn over and over, and vanishes at the end.
 
-    ``run``: anything with a ``trace``; without one, records come in by :meth:`on_step` or :meth:`update`.  ``screen`` is found
-    for where this runs unless given; ``clock`` counts seconds.  :meth:`pump` and :meth:`close` belong to one thread.
+    ``screen`` is found for where this runs unless given; ``clock`` counts seconds.  :meth:`pump`, :meth:`update` and :meth:`close`
+    belong to one thread.
 
     >>> class Printer:
     ...     def show(self, line, texts): print(line, texts)
@@ -63,16 +63,12 @@ class LiveText:
     done
     """
 
-    def __init__(
-        self, run: Any = None, *, screen: Screen | None = None, max_hz: float = MAX_HZ, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._run = run
+    def __init__(self, *, screen: Screen | None = None, max_hz: float = MAX_HZ, clock: Callable[[], float] = time.monotonic) -> None:
         self._screen = screen or screen_here()
         self._clock = clock
         self._interval_s = 1.0 / max_hz
         self._inbox: deque[StepRecord] = deque()
         self._recent: deque[StepRecord] = deque(maxlen=256)
-        self._seen = 0
         self._texts: dict[str, str] = {}
         self._due_s = clock()
         self._stale = True
@@ -84,7 +80,7 @@ class LiveText:
 
     def pump(self) -> bool:
         """Draw what is new, if it is time to; returns whether it drew."""
-        return self.update(()) if self._clock() >= self._due_s else False
+        return self.update(())
 
     def update(self, records: Iterable[StepRecord], texts: Mapping[str, str] | None = None) -> bool:
         """Take in ``records``, or ``texts`` in place of what they say, and draw if something is new and it is time to."""
@@ -119,11 +115,6 @@ class LiveText:
     def _take_in(self) -> None:
         while self._inbox:
             self._note(self._inbox.popleft())
-        if self._run is not None:
-            fresh = self._run.trace.records[self._seen :]
-            self._seen += len(fresh)
-            for record in fresh:
-                self._note(record)
 
     def _note(self, record: StepRecord) -> None:
         self._stale = True
