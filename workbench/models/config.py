@@ -71,6 +71,13 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
         return FAMILIES[self.family].split(" ")[0]
 
     @property
+    def num_parameters(self) -> int:
+        """Weights without norms and biases, which do not count beside them."""
+        attention = 2 * self.hidden_size * self.head_dim * (self.num_heads + self.num_kv_heads)
+        mlp = 3 * self.hidden_size * self.ffn_size
+        return self.num_layers * (attention + mlp) + (1 if self.tied_embeddings else 2) * self.vocab_size * self.hidden_size
+
+    @property
     def kv_values_per_token(self) -> int:
         """Numbers that one token adds to the KV cache, over all layers."""
         return 2 * self.num_layers * self.num_kv_heads * self.head_dim

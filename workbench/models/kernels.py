@@ -6,7 +6,7 @@ The residual stream is updated in place by both.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -17,16 +17,30 @@ from workbench.models.batch import FlatBatch
 from workbench.models.config import ModelConfig
 
 
-class Kernels(Protocol):
-    """What a forward pass asks of an execution path; ``prepare`` is called once a step, the rest once a layer."""
+class Step(Protocol):
+    """What the forward pass itself reads of a prepared step; the rest is the kernels' own."""
 
-    def prepare(self, batch: FlatBatch, config: ModelConfig) -> StepTensors: ...
+    @property
+    def input_ids(self) -> Tensor: ...
+    @property
+    def logits_rows(self) -> Tensor: ...
+
+
+S = TypeVar("S", bound=Step)
+
+
+class Kernels(Protocol[S]):
+    """What a forward pass asks of an execution path; ``prepare`` is called once a step, the rest once or twice a layer."""
+
+    def prepare(self, batch: FlatBatch, config: ModelConfig) -> S:
+        """Bring the batch to the device, with all that the layers share."""
+        ...
 
     def add_rms_norm(self, hidden: Tensor, delta: Tensor | None, weight: Tensor, eps: float) -> Tensor:
         """Add ``delta`` to ``hidden`` in place, then return its RMS norm; both ``[tokens, hidden]``."""
         ...
 
-    def attend(self, qkv: Tensor, norms: tuple[Tensor, Tensor] | None, rotate: bool, kv: Tensor, step: StepTensors) -> Tensor:
+    def attend(self, qkv: Tensor, norms: tuple[Tensor, Tensor] | None, rotate: bool, kv: Tensor, step: S) -> Tensor:
         """Normalise and rotate queries and keys, store keys and values in ``kv``, return attention ``[tokens, heads * head_dim]``."""
         ...
 

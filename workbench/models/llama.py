@@ -9,7 +9,7 @@ from a ``Kernels`` object and the projections are callables, so a faster path re
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,7 +37,7 @@ class Layer(NamedTuple):
 class Llama:
     """A Llama-family model: its weights, and nothing of any request."""
 
-    def __init__(self, config: ModelConfig, kernels: Kernels, embedding: Tensor, layers: Sequence[Layer], norm: Tensor, head: Linear) -> None:
+    def __init__(self, config: ModelConfig, kernels: Kernels[Any], embedding: Tensor, layers: Sequence[Layer], norm: Tensor, head: Linear) -> None:
         self.config, self.kernels = config, kernels
         self.embedding, self.layers, self.norm, self.head = embedding, layers, norm, head
 

@@ -58,7 +58,7 @@ def load_folder(
     misshapen weights, :class:`ConfigError` for a device that is not there or a model that does not fit memory.
     """
     config = read_config(folder, trust_remote_code=trust_remote_code)
-    path = choose_path(_device(device), DTYPES[dtype])
+    path = choose_path(_device(device), DTYPES[dtype], config)
     try:
         with torch.inference_mode():
             source = _Weights(folder, path, _device(device))

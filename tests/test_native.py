@@ -1,0 +1,102 @@
+"""The compiled kernels against plain torch, and against the portable path on whole models."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import tiny_models as tiny
+import torch
+import torch.nn.functional as F  # noqa: N812
+from workbench.models import native
+from workbench.models.batch import flatten
+from workbench.models.kernels import TorchKernels
+from workbench.models.linear import widened
+from workbench.models.loading import load_folder
+from workbench.models.paths import Path as ExecutionPath
+
+LIBRARY = native.library()
+pytestmark = pytest.mark.skipif(LIBRARY is None, reason="no C compiler with OpenMP here")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.mark.parametrize("rows", [*range(1, 14), 31, 100])
+@pytest.mark.parametrize(("outputs", "inputs"), [(64, 64), (1, 8), (103, 77), (960, 576)])
+def test_projection_equals_torch_for_any_shape(rows: int, outputs: int, inputs: int) -> None:
+    assert LIBRARY is not None
+    torch.manual_seed(rows)
+    weight, bias, x = torch.randn(outputs, inputs).bfloat16(), torch.randn(outputs), torch.randn(rows, inputs)
+    ours = native.NativeLinear(LIBRARY, weight, bias)(x)
+    assert tiny.relative_error(ours, F.linear(x.double(), weight.double(), bias.double())) <= 1e-5
+
+
+def test_rms_norm_adds_in_place_and_equals_torch() -> None:
+    assert LIBRARY is not None
+    hidden, delta, weight = torch.randn(11, 43), torch.randn(11, 43), torch.randn(43)
+    expected = hidden + delta
+    ours = native.NativeKernels(LIBRARY).add_rms_norm(hidden, delta, weight, 1e-5)
+    assert torch.equal(hidden, expected)
+    assert tiny.relative_error(ours, F.rms_norm(expected, (43,), weight, 1e-5)) <= 1e-5
+
+
+def test_silu_equals_torch_from_tiny_to_huge() -> None:
+    assert LIBRARY is not None
+    gate = torch.cat([torch.linspace(-200, 200, 4000), torch.linspace(-1, 1, 96)]).view(2, -1)
+    both = torch.cat([gate, torch.ones_like(gate)], -1)
+    assert torch.allclose(native.NativeKernels(LIBRARY).silu_mul(both), F.silu(gate), rtol=2e-6, atol=1e-30)
+
+
+@pytest.mark.parametrize("heads", [(6, 6), (6, 3), (9, 3), (8, 2), (14, 2)])
+@pytest.mark.parametrize("block_size", [1, 5, 16])
+def test_attention_equals_the_torch_kernels(heads: tuple[int, int], block_size: int, root: Path) -> None:
+    """Prefill chunks and decodes with contexts up to 300 tokens in one batch; only rounding of the cached bf16 keys is shared."""
+    assert LIBRARY is not None
+    (query_heads, kv_heads), dim, dice = heads, 32, random.Random(block_size)
+    base = tiny.load("qwen3", root).config
+    config = base.__class__(**{
+        **{name: getattr(base, name) for name in base.__struct_fields__},
+        "num_heads": query_heads, "num_kv_heads": kv_heads, "head_dim": dim, "rope_inv_freq": tuple(0.7**i for i in range(dim // 2)),
+    })  # fmt: skip
+    spans = [(0, 9), (299, 300), (63, 64), (64, 65), (120, 137), (0, 1)]
+    free = dice.sample(range(1, 1000), 999)
+    rows = [tiny.row([1] * end, start, end, [free.pop() for _ in range(-(-end // block_size))]) for start, end in spans]
+    torch.manual_seed(0)
+    kv = torch.randn(2, 1000, block_size, kv_heads, dim).bfloat16()
+    qkv = torch.randn(sum(end - start for start, end in spans), (query_heads + 2 * kv_heads) * dim)
+    norms = (torch.rand(dim), torch.rand(dim))
+    outputs, caches = [], []
+    for kernels in (native.NativeKernels(LIBRARY), TorchKernels(torch.float32, torch.device("cpu"))):
+        cache = kv.clone()
+        outputs.append(kernels.attend(qkv.clone(), norms, True, cache, kernels.prepare(flatten(rows, block_size), config)))
+        caches.append(cache.float())
+    assert tiny.relative_error(outputs[0], outputs[1]) <= 2e-3  # one bf16 rounding may fall the other way
+    assert tiny.relative_error(caches[0], caches[1]) <= 2**-8
+    assert (caches[0] == caches[1]).float().mean() > 0.999
+
+
+@pytest.mark.parametrize("variant", ["llama-wide-heads", "qwen3-biased"])
+def test_whole_model_equals_the_portable_path(variant: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = [random.Random(index).randrange(101) for index in range(70)]
+    fast = tiny.load(variant, root, dtype="bfloat16")
+    assert "compiled C" in fast.facts.path
+    portable = ExecutionPath(TorchKernels(torch.float32, torch.device("cpu")), widened, torch.bfloat16, torch.float32, "portable")
+    monkeypatch.setattr("workbench.models.loading.choose_path", lambda *_: portable)
+    slow = load_folder(tiny.save(variant, root), dtype="bfloat16", device="cpu")
+    logits = []
+    for loaded in (fast, slow):
+        kv = tiny.new_cache(loaded, 5, 16)
+        parts = [tiny.all_logits(loaded, kv, [tiny.row(ids, start, end, [4, 2, 5, 1, 3])], 16) for start, end in ((0, 50), (50, 51), (51, 70))]
+        logits.append(torch.cat(parts))
+    assert tiny.relative_error(*logits) <= 5e-3
+
+
+def test_without_a_compiler_the_portable_path_runs(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "library", lambda: None)
+    loaded = tiny.load("llama-wide-heads", root, dtype="bfloat16")
+    assert "compiled C" not in loaded.facts.path
+    assert len(tiny.all_logits(loaded, tiny.new_cache(loaded, 1, 16), [tiny.row([1, 2, 3], 0, 3, [1])], 16)) == 3

@@ -1,0 +1,268 @@
+/* The forward pass's hot operations for CPUs: bf16 weights and KV cache, float32 activations and sums.
+ *
+ * Why C at all: a decode step reads every weight once, so bf16 halves its time, but torch multiplies bf16 quickly only on CPUs with
+ * bf16 units, and its attention cannot read keys through a block table without copying them.  Each bf16 is the upper half of a float32,
+ * so two of them in a 32-bit lane become floats by one shift and one mask; vectors are the compiler's own (GCC, Clang: AVX2, AVX-512, NEON).
+ */
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#ifdef __AVX512F__
+enum { LANES = 16, TILE = 12 };
+#else
+enum { LANES = 8, TILE = 6 };
+#endif
+enum { PANEL = 2 * LANES, GROUP_BYTES = 192 << 10, KEYS = 64, A = 8, SHARED = 4 };
+
+typedef float wide __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef uint32_t wide_bits __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef float vec __attribute__((vector_size(4 * A), aligned(4), may_alias));
+typedef int32_t vec_int __attribute__((vector_size(4 * A), aligned(4), may_alias));
+typedef uint32_t vec_bits __attribute__((vector_size(4 * A), aligned(4), may_alias));
+#define INLINE static inline __attribute__((always_inline))
+
+int32_t wb_panel(void) { return PANEL; }
+
+/* ---- projections: y[rows][outputs] = x[rows][inputs] * W^T + bias ------------------------------------------------------------
+ * W is packed in panels of PANEL outputs: for each input, LANES words that hold output i in the low and output i + LANES in the high
+ * half.  A tile keeps R x PANEL sums in registers; few rows split the inputs over S chains, or they would wait for each other. */
+INLINE void tile(const int R, const int S, const float *x, int64_t inputs, const uint32_t *w, const float *bias, float *y, int64_t outputs,
+                 int64_t width) {
+    wide sum[R][S][2];
+    for (int r = 0; r < R; r++)
+        for (int s = 0; s < S; s++) sum[r][s][0] = sum[r][s][1] = (wide){0};
+    int64_t k = 0;
+    for (; k + S <= inputs; k += S)
+#pragma GCC unroll 4
+        for (int s = 0; s < S; s++) {
+            wide_bits both = *(const wide_bits *)(w + (k + s) * LANES);
+            wide low = (wide)(both << 16), high = (wide)(both & 0xffff0000u);
+#pragma GCC unroll 12
+            for (int r = 0; r < R; r++) {
+                float value = x[r * inputs + k + s];
+                sum[r][s][0] += value * low;
+                sum[r][s][1] += value * high;
+            }
+        }
+    for (; k < inputs; k++) {
+        wide_bits both = *(const wide_bits *)(w + k * LANES);
+        for (int r = 0; r < R; r++) {
+            sum[r][0][0] += x[r * inputs + k] * (wide)(both << 16);
+            sum[r][0][1] += x[r * inputs + k] * (wide)(both & 0xffff0000u);
+        }
+    }
+    for (int r = 0; r < R; r++) {
+        float out[PANEL];
+        for (int half = 0; half < 2; half++) {
+            wide total = sum[r][0][half];
+            for (int s = 1; s < S; s++) total += sum[r][s][half];
+            if (bias) total += *(const wide *)(bias + half * LANES);
+            *(wide *)(out + half * LANES) = total;
+        }
+        memcpy(y + r * outputs, out, width * sizeof(float));
+    }
+}
+
+static void rows_of_panel(const float *x, int64_t rows, int64_t inputs, const uint32_t *w, const float *bias, float *y, int64_t outputs,
+                          int64_t width) {
+    switch (rows) {
+    case 1: tile(1, 4, x, inputs, w, bias, y, outputs, width); break;
+    case 2: tile(2, 2, x, inputs, w, bias, y, outputs, width); break;
+    case 3: tile(3, 1, x, inputs, w, bias, y, outputs, width); break;
+    case 4: tile(4, 1, x, inputs, w, bias, y, outputs, width); break;
+    case 5: tile(5, 1, x, inputs, w, bias, y, outputs, width); break;
+    case 6: tile(6, 1, x, inputs, w, bias, y, outputs, width); break;
+#if __AVX512F__
+    case 7: tile(7, 1, x, inputs, w, bias, y, outputs, width); break;
+    case 8: tile(8, 1, x, inputs, w, bias, y, outputs, width); break;
+    case 9: tile(9, 1, x, inputs, w, bias, y, outputs, width); break;
+    case 10: tile(10, 1, x, inputs, w, bias, y, outputs, width); break;
+    case 11: tile(11, 1, x, inputs, w, bias, y, outputs, width); break;
+    case 12: tile(12, 1, x, inputs, w, bias, y, outputs, width); break;
+#endif
+    }
+}
+
+void wb_linear(const float *x, const uint32_t *packed, const float *bias, float *y, int64_t rows, int64_t inputs, int64_t outputs,
+               int32_t threads) {
+    int64_t panels = (outputs + PANEL - 1) / PANEL, at_once = GROUP_BYTES / (inputs * PANEL * 2);
+    int64_t tiles = (rows + TILE - 1) / TILE, each = (rows + tiles - 1) / tiles; /* tiles of even height waste no registers */
+    if (at_once > panels / (2 * threads)) at_once = panels / (2 * threads);
+    if (at_once < 1 || rows <= TILE) at_once = 1;
+    int64_t groups = (panels + at_once - 1) / at_once;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t group = 0; group < groups; group++)
+        for (int64_t row = 0; row < rows; row += each) /* a group of panels stays in the L2 cache while all rows pass */
+            for (int64_t p = group * at_once; p < panels && p < (group + 1) * at_once; p++) {
+                int64_t width = outputs - p * PANEL < PANEL ? outputs - p * PANEL : PANEL;
+                rows_of_panel(x + row * inputs, rows - row < each ? rows - row : each, inputs, packed + p * inputs * LANES,
+                              bias ? bias + p * PANEL : 0, y + row * outputs + p * PANEL, outputs, width);
+            }
+}
+
+/* ---- pointwise ------------------------------------------------------------------------------------------------------------------ */
+INLINE vec where(vec_int mask, vec yes, vec no) { return (vec)((mask & (vec_int)yes) | (~mask & (vec_int)no)); }
+
+INLINE vec exp_of(vec x) { /* 2^n * e^r with |r| <= ln(2) / 2; relative error below 3e-7; below -87 it is as good as 0 */
+    x = where(x < -87.0f, (vec){0} - 87.0f, x);
+    x = where(x > 88.0f, (vec){0} + 88.0f, x);
+    vec scaled = x * 1.44269504f, rounded = (scaled + 12582912.0f) - 12582912.0f;
+    vec r = x - rounded * 0.693359375f + rounded * 2.12194440e-4f;
+    vec p = 1.0f + r * (1.0f + r * (0.5f + r * (1.6666667e-1f + r * (4.1666418e-2f + r * (8.3333769e-3f + r * 1.3981999e-3f)))));
+    vec_int power = (__builtin_convertvector(rounded, vec_int) + 127) << 23;
+    return p * (vec)power;
+}
+
+INLINE float sum_of(vec v) { return ((v[0] + v[4]) + (v[1] + v[5])) + ((v[2] + v[6]) + (v[3] + v[7])); }
+
+INLINE uint16_t to_bf16(float value) { /* to nearest, ties to even */
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+}
+
+INLINE float rms_scale(const float *x, int64_t size, float eps) {
+    vec squares = {0};
+    float rest = 0;
+    int64_t i = 0;
+    for (; i + A <= size; i += A) squares += *(const vec *)(x + i) * *(const vec *)(x + i);
+    for (; i < size; i++) rest += x[i] * x[i];
+    return 1.0f / sqrtf((sum_of(squares) + rest) / size + eps);
+}
+
+void wb_add_rms_norm(float *x, const float *delta, const float *weight, float *y, int64_t rows, int64_t size, float eps, int32_t threads) {
+#pragma omp parallel for num_threads(threads) if (rows >= 8)
+    for (int64_t row = 0; row < rows; row++) {
+        float *xs = x + row * size, *ys = y + row * size;
+        if (delta)
+            for (int64_t i = 0; i < size; i++) xs[i] += delta[row * size + i];
+        float scale = rms_scale(xs, size, eps);
+        for (int64_t i = 0; i < size; i++) ys[i] = xs[i] * scale * weight[i];
+    }
+}
+
+void wb_silu_mul(const float *gate_up, float *y, int64_t rows, int64_t size, int32_t threads) {
+#pragma omp parallel for num_threads(threads) if (rows >= 2)
+    for (int64_t row = 0; row < rows; row++) {
+        const float *gate = gate_up + row * 2 * size, *up = gate + size;
+        for (int64_t i = 0; i < size; i += A) { /* size is a multiple of A */
+            vec g = *(const vec *)(gate + i);
+            *(vec *)(y + row * size + i) = g / (1.0f + exp_of(-g)) * *(const vec *)(up + i);
+        }
+    }
+}
+
+/* ---- attention ------------------------------------------------------------------------------------------------------------------ */
+typedef struct {
+    int64_t heads, kv_heads, dim, block_size, tokens, side; /* side: values from a layer's keys to its values */
+    const int64_t *slots, *positions, *table_begins, *tables;  /* per token, but for tables: the blocks of all rows */
+    const float *cosines, *sines;                              /* [tokens][dim / 2] */
+    float eps;
+    int32_t threads;
+} Step;
+
+INLINE void normalise_and_rotate(float *head, const float *norm, const float *cosines, const float *sines, int64_t dim, float eps) {
+    if (norm) {
+        float scale = rms_scale(head, dim, eps);
+        for (int64_t i = 0; i < dim; i++) head[i] *= scale * norm[i];
+    }
+    for (int64_t i = 0; cosines && i < dim / 2; i++) {
+        float first = head[i], second = head[i + dim / 2];
+        head[i] = first * cosines[i] - second * sines[i];
+        head[i + dim / 2] = second * cosines[i] + first * sines[i];
+    }
+}
+
+static void store_token(float *qkv, const float *q_norm, const float *k_norm, int rotate, uint16_t *kv, const Step *s, int64_t t) {
+    const float *cosines = rotate ? s->cosines + t * (s->dim / 2) : 0, *sines = s->sines + t * (s->dim / 2);
+    float *keys = qkv + s->heads * s->dim;
+    for (int64_t h = 0; h < s->heads; h++) normalise_and_rotate(qkv + h * s->dim, q_norm, cosines, sines, s->dim, s->eps);
+    for (int64_t h = 0; h < s->kv_heads; h++) normalise_and_rotate(keys + h * s->dim, k_norm, cosines, sines, s->dim, s->eps);
+    int64_t width = s->kv_heads * s->dim;
+    uint16_t *slot = kv + s->slots[t] * width;
+    for (int64_t i = 0; i < width; i++) slot[i] = to_bf16(keys[i]), slot[s->side + i] = to_bf16(keys[width + i]);
+}
+
+/* The `shared` query heads of one token that read one KV head: online softmax over KEYS keys at a time. */
+INLINE void attend_heads(const int shared, const float *q, const uint16_t *kv, float *out, const Step *s, int64_t t, int64_t kv_head) {
+    int64_t dim = s->dim, count = s->positions[t] + 1, width = s->kv_heads * dim;
+    const int64_t *table = s->tables + s->table_begins[t];
+    float even[SHARED][dim / 2], odd[SHARED][dim / 2], scores[SHARED][KEYS], best[SHARED], total[SHARED];
+    float low_out[SHARED][dim / 2], high_out[SHARED][dim / 2];
+    const uint16_t *rows[KEYS];
+    for (int g = 0; g < shared; g++) {
+        best[g] = -INFINITY, total[g] = 0;
+        for (int64_t i = 0; i < dim / 2; i++) {
+            even[g][i] = q[g * dim + 2 * i] / sqrtf(dim), odd[g][i] = q[g * dim + 2 * i + 1] / sqrtf(dim);
+            low_out[g][i] = high_out[g][i] = 0;
+        }
+    }
+    for (int64_t from = 0; from < count; from += KEYS) {
+        int64_t n = count - from < KEYS ? count - from : KEYS, padded = (n + A - 1) / A * A;
+        for (int64_t j = 0, block = from / s->block_size, offset = from % s->block_size; j < n; j++) {
+            rows[j] = kv + (table[block] * s->block_size + offset) * width + kv_head * dim;
+            if (++offset == s->block_size) offset = 0, block++;
+        }
+        for (int64_t j = 0; j < n; j++) {
+            vec sum[SHARED];
+            for (int g = 0; g < shared; g++) sum[g] = (vec){0};
+            for (int64_t i = 0; i < dim / 2; i += A) {
+                vec_bits both = *(const vec_bits *)((const uint32_t *)rows[j] + i);
+                vec low = (vec)(both << 16), high = (vec)(both & 0xffff0000u);
+                for (int g = 0; g < shared; g++) sum[g] += low * *(vec *)(even[g] + i) + high * *(vec *)(odd[g] + i);
+            }
+            for (int g = 0; g < shared; g++) scores[g][j] = sum_of(sum[g]);
+        }
+        for (int g = 0; g < shared; g++) {
+            float top = best[g];
+            for (int64_t j = 0; j < n; j++) top = scores[g][j] > top ? scores[g][j] : top;
+            for (int64_t j = n; j < padded; j++) scores[g][j] = -INFINITY;
+            float fade = expf(best[g] - top);
+            vec sum = {0};
+            for (int64_t j = 0; j < padded; j += A) sum += *(vec *)(scores[g] + j) = exp_of(*(vec *)(scores[g] + j) - top);
+            for (int64_t i = 0; fade != 1 && i < dim / 2; i++) low_out[g][i] *= fade, high_out[g][i] *= fade;
+            best[g] = top, total[g] = total[g] * fade + sum_of(sum);
+        }
+        for (int64_t i = 0; i < dim / 2; i += A) {
+            vec low_sum[SHARED], high_sum[SHARED];
+            for (int g = 0; g < shared; g++) low_sum[g] = *(vec *)(low_out[g] + i), high_sum[g] = *(vec *)(high_out[g] + i);
+            for (int64_t j = 0; j < n; j++) {
+                vec_bits both = *(const vec_bits *)((const uint32_t *)(rows[j] + s->side) + i);
+                vec low = (vec)(both << 16), high = (vec)(both & 0xffff0000u);
+                for (int g = 0; g < shared; g++) low_sum[g] += scores[g][j] * low, high_sum[g] += scores[g][j] * high;
+            }
+            for (int g = 0; g < shared; g++) *(vec *)(low_out[g] + i) = low_sum[g], *(vec *)(high_out[g] + i) = high_sum[g];
+        }
+    }
+    for (int g = 0; g < shared; g++)
+        for (int64_t i = 0; i < dim / 2; i++) out[g * dim + 2 * i] = low_out[g][i] / total[g], out[g * dim + 2 * i + 1] = high_out[g][i] / total[g];
+}
+
+static void attend(const float *q, const uint16_t *kv, float *out, const Step *s, int64_t t, int64_t kv_head) {
+    int64_t shared = s->heads / s->kv_heads, first = kv_head * shared;
+    for (int64_t done = 0; done < shared;) {
+        const float *from = q + (first + done) * s->dim;
+        float *to = out + (first + done) * s->dim;
+        switch (shared - done) {
+        case 1: attend_heads(1, from, kv, to, s, t, kv_head), done += 1; break;
+        case 2: attend_heads(2, from, kv, to, s, t, kv_head), done += 2; break;
+        case 3: attend_heads(3, from, kv, to, s, t, kv_head), done += 3; break;
+        default: attend_heads(4, from, kv, to, s, t, kv_head), done += 4;
+        }
+    }
+}
+
+void wb_attend(float *qkv, const float *q_norm, const float *k_norm, int32_t rotate, uint16_t *kv, float *out, const Step *s) {
+    int64_t row = (s->heads + 2 * s->kv_heads) * s->dim;
+#pragma omp parallel num_threads(s->threads)
+    {
+#pragma omp for schedule(static)
+        for (int64_t t = 0; t < s->tokens; t++) store_token(qkv + t * row, q_norm, k_norm, rotate, kv, s, t);
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t task = s->tokens * s->kv_heads - 1; task >= 0; task--) { /* later tokens of a chunk cost more: they go first */
+            int64_t t = task / s->kv_heads;
+            attend(qkv + t * row, kv, out + t * s->heads * s->dim, s, t, task % s->kv_heads);
+        }
+    }
+}

@@ -1,0 +1,188 @@
+"""The compiled CPU path: ``native.c``, built once by the machine's own C compiler, called through ctypes.
+
+Activations and sums are float32 (more precise than bf16 arithmetic), weights and KV cache stay bf16.  Where no compiler or no OpenMP
+is found :func:`library` returns ``None`` and the torch path runs instead; deleting this file and ``native.c`` costs speed, nothing else.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from workbench.models.batch import FlatBatch
+from workbench.models.config import ModelConfig
+from workbench.models.llama import Linear
+
+SOURCE = Path(__file__).with_name("native.c")
+LANES = 8  # attention and silu work on this many numbers at once, so sizes must be its multiples
+_COMPILE_SECONDS = 60
+
+
+class _Step(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("heads", "kv_heads", "dim", "block_size", "tokens", "side")),
+        *((name, ctypes.c_void_p) for name in ("slots", "positions", "table_begins", "tables", "cosines", "sines")),
+        ("eps", ctypes.c_float),
+        ("threads", ctypes.c_int32),
+    )
+
+
+class NativeStep(NamedTuple):
+    """A batch as the C code reads it; ``keep`` holds the arrays behind the pointers of ``struct``."""
+
+    input_ids: Tensor
+    logits_rows: Tensor
+    struct: _Step
+    keep: tuple[Tensor, ...]
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The compiled kernels, built at first use into the cache folder; ``None`` where that cannot be done."""
+    compiler = _compiler()
+    if compiler is None:
+        return None
+    from workbench.models.store import cache_dir
+
+    flags = ["-O3", "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native", "-fno-math-errno", "-fopenmp"]
+    command = [*compiler, *flags, "-shared", "-fPIC"]
+    target = cache_dir() / "native" / f"{_fingerprint(command)}.so"
+    try:
+        if not target.exists():
+            _build(command, target)
+        return _declared(ctypes.CDLL(str(target)))
+    except (OSError, subprocess.SubprocessError, AttributeError):
+        return None
+
+
+def _compiler() -> list[str] | None:
+    named = shlex.split(os.environ.get("CC", ""))
+    if named and shutil.which(named[0]):
+        return named
+    return next(([found] for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
+
+
+def _fingerprint(command: list[str]) -> str:
+    """Changes with the source, the compiler and the CPU: a home folder may be shared by unlike machines."""
+    cpu = Path("/proc/cpuinfo")
+    features = [line for line in cpu.read_text().splitlines() if line.startswith(("flags", "Features"))][:1] if cpu.exists() else []
+    version = subprocess.run([command[0], "--version"], capture_output=True, timeout=_COMPILE_SECONDS, check=False).stdout
+    parts = (SOURCE.read_bytes(), version, *(text.encode() for text in (*command, platform.machine(), *features, _openmp_of_torch())))
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+
+def _openmp_of_torch() -> str:
+    """The OpenMP library that torch brought along: one thread pool for both, or their idle threads would fight for the cores."""
+    return str(next(iter(sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*"))), ""))
+
+
+def _build(command: list[str], target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    libraries = [text for text in (_openmp_of_torch(), "-lm") if text]
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        built = Path(folder) / target.name
+        subprocess.run([*command, str(SOURCE), *libraries, "-o", str(built)], check=True, capture_output=True, timeout=_COMPILE_SECONDS)
+        os.replace(built, target)
+
+
+def _declared(lib: ctypes.CDLL) -> ctypes.CDLL:
+    pointer, long, integer, real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32, ctypes.c_float
+    signatures = {
+        "wb_panel": (),
+        "wb_linear": (pointer, pointer, pointer, pointer, long, long, long, integer),
+        "wb_add_rms_norm": (pointer, pointer, pointer, pointer, long, long, real, integer),
+        "wb_silu_mul": (pointer, pointer, long, long, integer),
+        "wb_attend": (pointer, pointer, pointer, integer, pointer, pointer, ctypes.POINTER(_Step)),
+    }
+    for name, arguments in signatures.items():
+        function = getattr(lib, name)
+        function.argtypes, function.restype = arguments, None
+    lib.wb_panel.restype = ctypes.c_int32
+    return lib
+
+
+def supports(config: ModelConfig) -> bool:
+    """Whether the model's sizes fit the vector loops."""
+    return config.head_dim % (2 * LANES) == 0 and config.ffn_size % LANES == 0
+
+
+class NativeLinear:
+    """A projection with bf16 weights packed in panels for ``wb_linear`` (see there for the layout)."""
+
+    def __init__(self, lib: ctypes.CDLL, weight: Tensor, bias: Tensor | None) -> None:
+        panel = lib.wb_panel()
+        self.outputs, self.inputs = weight.shape
+        padding = -self.outputs % panel
+        padded = torch.nn.functional.pad(weight, (0, 0, 0, padding))
+        self._packed = padded.view(-1, 2, panel // 2, self.inputs).permute(0, 3, 2, 1).contiguous()
+        self._bias = None if bias is None else torch.nn.functional.pad(bias.float(), (0, padding))
+        self._run = lib.wb_linear
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        rows = inputs.shape[0]
+        outputs = torch.empty(rows, self.outputs)
+        bias = None if self._bias is None else self._bias.data_ptr()
+        self._run(
+            inputs.data_ptr(), self._packed.data_ptr(), bias, outputs.data_ptr(), rows, self.inputs, self.outputs, torch.get_num_threads()
+        )
+        return outputs
+
+
+class NativeKernels:
+    """The operations of :class:`~workbench.models.kernels.Kernels` in C: float32 activations, bf16 KV cache, no key copied."""
+
+    def __init__(self, lib: ctypes.CDLL) -> None:
+        self._lib = lib
+
+    def make_linear(self, weight: Tensor, bias: Tensor | None) -> Linear:
+        return NativeLinear(self._lib, weight, bias)
+
+    def prepare(self, batch: FlatBatch, config: ModelConfig) -> NativeStep:
+        angles = np.multiply.outer(batch.position_ids.astype(np.float32), np.array(config.rope_inv_freq, np.float32))
+        turns = torch.from_numpy(angles)
+        arrays = (
+            torch.from_numpy(batch.slots),
+            torch.from_numpy(batch.position_ids),
+            torch.from_numpy(np.repeat(batch.block_indices_begins[:-1], np.diff(batch.subsequence_begins))),
+            torch.from_numpy(batch.block_indices),
+            turns.cos().mul_(config.rope_scaling),
+            turns.sin().mul_(config.rope_scaling),
+        )
+        sizes = (config.num_heads, config.num_kv_heads, config.head_dim, batch.block_size, len(batch.input_ids), 0)
+        struct = _Step(*sizes, *(array.data_ptr() for array in arrays), config.rms_norm_eps, torch.get_num_threads())
+        return NativeStep(torch.from_numpy(batch.input_ids), torch.from_numpy(batch.logits_rows), struct, arrays)
+
+    def add_rms_norm(self, hidden: Tensor, delta: Tensor | None, weight: Tensor, eps: float) -> Tensor:
+        out = torch.empty_like(hidden)
+        added = None if delta is None else delta.data_ptr()
+        self._lib.wb_add_rms_norm(
+            hidden.data_ptr(), added, weight.data_ptr(), out.data_ptr(), *hidden.shape, eps, torch.get_num_threads()
+        )
+        return out
+
+    def attend(self, qkv: Tensor, norms: tuple[Tensor, Tensor] | None, rotate: bool, kv: Tensor, step: NativeStep) -> Tensor:
+        struct = step.struct
+        struct.side = kv.stride(0)
+        out = torch.empty(struct.tokens, struct.heads * struct.dim)
+        query_norm, key_norm = (None, None) if norms is None else (norm.data_ptr() for norm in norms)
+        self._lib.wb_attend(qkv.data_ptr(), query_norm, key_norm, rotate, kv.data_ptr(), out.data_ptr(), struct)
+        return out
+
+    def silu_mul(self, gate_up: Tensor) -> Tensor:
+        rows, both = gate_up.shape
+        out = torch.empty(rows, both // 2)
+        self._lib.wb_silu_mul(gate_up.data_ptr(), out.data_ptr(), rows, both // 2, torch.get_num_threads())
+        return out
