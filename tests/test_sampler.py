@@ -198,7 +198,7 @@ def plain_truncation(logits, top_k, top_p, min_p):
 @settings(max_examples=150, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
-    vocab=st.sampled_from([1, 3, 64, 100, 257, 3000]),
+    vocab=st.sampled_from([1, 3, 64, 100, 257, 12_000]),
     scale=st.sampled_from([0.01, 1.0, 4.0]),
     top_k=st.sampled_from([0, 1, 5, 40, 100, 500]),
     top_p=st.sampled_from([1.0, 0.123, 0.517, 0.951]),
@@ -212,6 +212,16 @@ def test_truncation_without_sorting_everything_equals_a_full_sort(seed, vocab, s
 @pytest.mark.parametrize(("top_p", "kept"), [(0.5, 2000), (0.2501, 1001), (0.0001, 1)])
 def test_top_p_keeps_the_lower_ids_among_equals(top_p, kept):
     assert support(torch.zeros(1, 4000), top_p=top_p) == [[True] * kept + [False] * (4000 - kept)]
+
+
+def test_a_nucleus_of_many_thousand_tokens_keeps_the_lower_ids_among_equals():
+    logits = torch.zeros(2, 30_000)
+    logits[:, ::64] = 1.0  # the first guess is these 469 tokens, far too few
+    found = support(logits, top_p=0.7)
+    likelier, equal = range(0, 30_000, 64), [i for i in range(30_000) if i % 64]
+    goal = 0.7 * (len(likelier) * math.e + len(equal)) - len(likelier) * math.e
+    kept = {*likelier, *equal[: math.ceil(goal)]}
+    assert found == [[i in kept for i in range(30_000)]] * 2
 
 
 def test_top_k_keeps_what_ties_with_the_last():

@@ -5,6 +5,7 @@ import json
 import struct
 import subprocess
 import sys
+import tracemalloc
 import zlib
 
 import msgspec
@@ -261,9 +262,14 @@ def test_version_zero_never_existed(tmp_path):
 
 @pytest.mark.parametrize("claims", [10, 2**40])
 def test_a_small_file_cannot_unfold_into_a_huge_one(tmp_path, claims):
-    bomb = zlib.compress(b"\0" * 5_000_000, 9)
-    with pytest.raises(TraceError, match=r"corrupt|refused"):
-        load_trace(forged(tmp_path, b"", packed=bomb, claims=claims))
+    path = forged(tmp_path, b"", packed=zlib.compress(b"\0" * 5_000_000, 9), claims=claims)
+    tracemalloc.start()
+    try:
+        with pytest.raises(TraceError, match=r"corrupt|refused"):
+            load_trace(path)
+        assert tracemalloc.get_traced_memory()[1] < 500_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("header", [b"\xdd\xff\xff\xff\xff", b"\xdf\x7f\xff\xff\xff", b"\xdb\xff\xff\xff\xff", b"\x91" * 100_000])
