@@ -7,7 +7,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from workbench.models.batch import flatten
 from workbench.models.loading import LoadedModel, load_folder
@@ -89,9 +88,9 @@ def row(token_ids: Sequence[int], start: int, end: int, block_ids: Sequence[int]
 
 def all_logits(loaded: LoadedModel, kv: list[torch.Tensor], rows: Sequence[PlanRow], block_size: int) -> torch.Tensor:
     """Logits of every token of the rows, in one pass."""
-    batch = flatten(rows, block_size)
+    batch = flatten(rows, block_size, [row.num_tokens for row in rows])
     with torch.inference_mode():
-        return loaded.architecture(batch._replace(logits_rows=np.arange(len(batch.input_ids))), kv).cpu()
+        return loaded.architecture(batch, kv).cpu()
 
 
 def reference_logits(variant: str, token_ids: Sequence[int]) -> torch.Tensor:

@@ -44,11 +44,10 @@ class FlatBatch(NamedTuple):
         return len(self.past_lens)
 
 
-def flatten(rows: Sequence[PlanRow], block_size: int, logits_rows: Ints | None = None) -> FlatBatch:
-    """Flatten plan rows.
+def flatten(rows: Sequence[PlanRow], block_size: int, scored: Sequence[int]) -> FlatBatch:
+    """Flatten plan rows; ``scored[i]`` is how many of row ``i``'s last tokens need logits.
 
-    A row's drafts may hold ``-1`` (padding, never accepted): the model reads token 0 there.  ``logits_rows`` overrides the default
-    choice, which is the last ``1 + len(draft_token_ids)`` tokens of each row that samples.
+    A row's drafts may hold ``-1`` (padding, never accepted): the model reads token 0 there.
     """
     lengths = np.fromiter((row.end - row.start for row in rows), np.int64, len(rows))
     past_lens = np.fromiter((row.start for row in rows), np.int64, len(rows))
@@ -63,18 +62,9 @@ def flatten(rows: Sequence[PlanRow], block_size: int, logits_rows: Ints | None =
     )
     own_block = np.repeat(block_begins[:-1], lengths) + position_ids // block_size
     slots = block_indices[own_block] * block_size + position_ids % block_size
-    return FlatBatch(
-        input_ids, position_ids, slots, past_lens, begins, block_indices, block_begins,
-        sampling_rows(rows, begins) if logits_rows is None else logits_rows, block_size,
-    )  # fmt: skip
-
-
-def sampling_rows(rows: Sequence[PlanRow], begins: Ints) -> Ints:
-    """Token indices whose logits decide the rows' next tokens."""
-    spans = [
-        np.arange(end - 1 - len(row.draft_token_ids), end) for row, end in zip(rows, begins[1:].tolist(), strict=True) if row.samples
-    ]
-    return np.concatenate(spans) if spans else np.empty(0, np.int64)
+    spans = [np.arange(end - count, end) for end, count in zip(begins[1:].tolist(), scored, strict=True)]
+    logits_rows = np.concatenate(spans) if spans else np.empty(0, np.int64)
+    return FlatBatch(input_ids, position_ids, slots, past_lens, begins, block_indices, block_begins, logits_rows, block_size)
 
 
 def _begins(lengths: Ints) -> Ints:

@@ -8,12 +8,14 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "native_pool.h"
+
 #ifdef __AVX512F__
 enum { LANES = 16, TILE = 12 };
 #else
 enum { LANES = 8, TILE = 6 };
 #endif
-enum { PANEL = 2 * LANES, GROUP_BYTES = 192 << 10, KEYS = 64, A = 8, SHARED = 4 };
+enum { PANEL = 2 * LANES, L2_BYTES = 192 << 10, KEYS = 64, A = 8, SHARED = 4, AT_ONCE = 4 };
 
 typedef float wide __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef uint32_t wide_bits __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
@@ -84,21 +86,32 @@ static void rows_of_panel(const float *x, int64_t rows, int64_t inputs, const ui
     }
 }
 
+typedef struct {
+    const float *x, *bias;
+    const uint32_t *packed;
+    float *y;
+    int64_t rows, inputs, outputs, height, panels;
+} Linear;
+
+/* Some panels, for all rows: they stay in the L2 cache while the rows pass. */
+static void some_panels(const void *job, int64_t piece) {
+    const Linear *l = job;
+    int64_t end = (piece + 1) * l->panels * PANEL;
+    for (int64_t row = 0; row < l->rows; row += l->height)
+        for (int64_t at = piece * l->panels * PANEL; at < end && at < l->outputs; at += PANEL) {
+            int64_t width = l->outputs - at < PANEL ? l->outputs - at : PANEL, rows = l->rows - row < l->height ? l->rows - row : l->height;
+            rows_of_panel(l->x + row * l->inputs, rows, l->inputs, l->packed + at / 2 * l->inputs, l->bias ? l->bias + at : 0,
+                          l->y + row * l->outputs + at, l->outputs, width);
+        }
+}
+
 void wb_linear(const float *x, const uint32_t *packed, const float *bias, float *y, int64_t rows, int64_t inputs, int64_t outputs,
                int32_t threads) {
-    int64_t panels = (outputs + PANEL - 1) / PANEL, at_once = GROUP_BYTES / (inputs * PANEL * 2);
-    int64_t tiles = (rows + TILE - 1) / TILE, each = (rows + tiles - 1) / tiles; /* tiles of even height waste no registers */
-    if (at_once > panels / (2 * threads)) at_once = panels / (2 * threads);
-    if (at_once < 1 || rows <= TILE) at_once = 1;
-    int64_t groups = (panels + at_once - 1) / at_once;
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t group = 0; group < groups; group++)
-        for (int64_t row = 0; row < rows; row += each) /* a group of panels stays in the L2 cache while all rows pass */
-            for (int64_t p = group * at_once; p < panels && p < (group + 1) * at_once; p++) {
-                int64_t width = outputs - p * PANEL < PANEL ? outputs - p * PANEL : PANEL;
-                rows_of_panel(x + row * inputs, rows - row < each ? rows - row : each, inputs, packed + p * inputs * LANES,
-                              bias ? bias + p * PANEL : 0, y + row * outputs + p * PANEL, outputs, width);
-            }
+    int64_t panels = (outputs + PANEL - 1) / PANEL, fitting = L2_BYTES / (inputs * PANEL * 2), fair = panels / (4 * threads);
+    int64_t at_once = fitting < fair ? fitting : fair, tiles = (rows + TILE - 1) / TILE;
+    if (at_once < 1) at_once = 1;
+    Linear job = {x, bias, packed, y, rows, inputs, outputs, (rows + tiles - 1) / tiles, at_once}; /* tiles of even height */
+    run_pieces(some_panels, &job, (panels + at_once - 1) / at_once, threads);
 }
 
 /* ---- pointwise ------------------------------------------------------------------------------------------------------------------ */
@@ -131,26 +144,43 @@ INLINE float rms_scale(const float *x, int64_t size, float eps) {
     return 1.0f / sqrtf((sum_of(squares) + rest) / size + eps);
 }
 
-void wb_add_rms_norm(float *x, const float *delta, const float *weight, float *y, int64_t rows, int64_t size, float eps, int32_t threads) {
-#pragma omp parallel for num_threads(threads) if (rows >= 8)
-    for (int64_t row = 0; row < rows; row++) {
-        float *xs = x + row * size, *ys = y + row * size;
-        if (delta)
-            for (int64_t i = 0; i < size; i++) xs[i] += delta[row * size + i];
-        float scale = rms_scale(xs, size, eps);
-        for (int64_t i = 0; i < size; i++) ys[i] = xs[i] * scale * weight[i];
+typedef struct {
+    float *x, *y;
+    const float *other;
+    const float *weight;
+    int64_t rows, size;
+    float eps;
+} Rows;
+
+INLINE int64_t end_of(const Rows *r, int64_t piece) { return (piece + 1) * AT_ONCE < r->rows ? (piece + 1) * AT_ONCE : r->rows; }
+
+static void some_norms(const void *job, int64_t piece) {
+    const Rows *r = job;
+    for (int64_t row = piece * AT_ONCE; row < end_of(r, piece); row++) {
+        float *x = r->x + row * r->size, *y = r->y + row * r->size;
+        for (int64_t i = 0; r->other && i < r->size; i++) x[i] += r->other[row * r->size + i];
+        float scale = rms_scale(x, r->size, r->eps);
+        for (int64_t i = 0; i < r->size; i++) y[i] = x[i] * scale * r->weight[i];
     }
 }
 
-void wb_silu_mul(const float *gate_up, float *y, int64_t rows, int64_t size, int32_t threads) {
-#pragma omp parallel for num_threads(threads) if (rows >= 2)
-    for (int64_t row = 0; row < rows; row++) {
-        const float *gate = gate_up + row * 2 * size, *up = gate + size;
-        for (int64_t i = 0; i < size; i += A) { /* size is a multiple of A */
+static void some_gates(const void *job, int64_t piece) {
+    const Rows *r = job;
+    for (int64_t row = piece * AT_ONCE; row < end_of(r, piece); row++) {
+        const float *gate = r->other + row * 2 * r->size, *up = gate + r->size;
+        for (int64_t i = 0; i < r->size; i += A) { /* size is a multiple of A */
             vec g = *(const vec *)(gate + i);
-            *(vec *)(y + row * size + i) = g / (1.0f + exp_of(-g)) * *(const vec *)(up + i);
+            *(vec *)(r->y + row * r->size + i) = g / (1.0f + exp_of(-g)) * *(const vec *)(up + i);
         }
     }
+}
+
+void wb_add_rms_norm(float *x, const float *delta, const float *weight, float *y, int64_t rows, int64_t size, float eps, int32_t threads) {
+    run_pieces(some_norms, &(Rows){x, y, delta, weight, rows, size, eps}, (rows + AT_ONCE - 1) / AT_ONCE, threads);
+}
+
+void wb_silu_mul(const float *gate_up, float *y, int64_t rows, int64_t size, int32_t threads) {
+    run_pieces(some_gates, &(Rows){0, y, gate_up, 0, rows, size, 0}, (rows + AT_ONCE - 1) / AT_ONCE, threads);
 }
 
 /* ---- attention ------------------------------------------------------------------------------------------------------------------ */
@@ -253,16 +283,31 @@ static void attend(const float *q, const uint16_t *kv, float *out, const Step *s
     }
 }
 
+typedef struct {
+    float *qkv, *out;
+    const float *q_norm, *k_norm;
+    uint16_t *kv;
+    int rotate;
+    const Step *step;
+} Attention;
+
+static void some_stores(const void *job, int64_t piece) {
+    const Attention *a = job;
+    const Step *s = a->step;
+    for (int64_t t = piece * AT_ONCE; t < (piece + 1) * AT_ONCE && t < s->tokens; t++)
+        store_token(a->qkv + t * (s->heads + 2 * s->kv_heads) * s->dim, a->q_norm, a->k_norm, a->rotate, a->kv, s, t);
+}
+
+/* One token and KV head; pieces go last to first, so of a chunk the tokens with most keys come first. */
+static void one_head(const void *job, int64_t piece) {
+    const Attention *a = job;
+    const Step *s = a->step;
+    int64_t t = piece / s->kv_heads;
+    attend(a->qkv + t * (s->heads + 2 * s->kv_heads) * s->dim, a->kv, a->out + t * s->heads * s->dim, s, t, piece % s->kv_heads);
+}
+
 void wb_attend(float *qkv, const float *q_norm, const float *k_norm, int32_t rotate, uint16_t *kv, float *out, const Step *s) {
-    int64_t row = (s->heads + 2 * s->kv_heads) * s->dim;
-#pragma omp parallel num_threads(s->threads)
-    {
-#pragma omp for schedule(static)
-        for (int64_t t = 0; t < s->tokens; t++) store_token(qkv + t * row, q_norm, k_norm, rotate, kv, s, t);
-#pragma omp for schedule(dynamic, 1)
-        for (int64_t task = s->tokens * s->kv_heads - 1; task >= 0; task--) { /* later tokens of a chunk cost more: they go first */
-            int64_t t = task / s->kv_heads;
-            attend(qkv + t * row, kv, out + t * s->heads * s->dim, s, t, task % s->kv_heads);
-        }
-    }
+    Attention job = {qkv, out, q_norm, k_norm, kv, rotate, s};
+    run_pieces(some_stores, &job, (s->tokens + AT_ONCE - 1) / AT_ONCE, s->threads);
+    run_pieces(one_head, &job, s->tokens * s->kv_heads, s->threads);
 }

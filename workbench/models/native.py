@@ -1,6 +1,6 @@
 """The compiled CPU path: ``native.c``, built once by the machine's own C compiler, called through ctypes.
 
-Activations and sums are float32 (more precise than bf16 arithmetic), weights and KV cache stay bf16.  Where no compiler or no OpenMP
+Activations and sums are float32 (more precise than bf16 arithmetic), weights and KV cache stay bf16.  Where no compiler
 is found :func:`library` returns ``None`` and the torch path runs instead; deleting this file and ``native.c`` costs speed, nothing else.
 """
 
@@ -27,6 +27,7 @@ from workbench.models.config import ModelConfig
 from workbench.models.llama import Linear
 
 SOURCE = Path(__file__).with_name("native.c")
+HEADER = SOURCE.with_name("native_pool.h")
 LANES = 8  # attention and silu work on this many numbers at once, so sizes must be its multiples
 _COMPILE_SECONDS = 60
 
@@ -57,8 +58,8 @@ def library() -> ctypes.CDLL | None:
         return None
     from workbench.models.store import cache_dir
 
-    flags = ["-O3", "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native", "-fno-math-errno", "-fopenmp"]
-    command = [*compiler, *flags, "-shared", "-fPIC"]
+    flags = ["-O3", "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native", "-fno-math-errno"]
+    command = [*compiler, "-std=gnu11", *flags, "-shared", "-fPIC", "-pthread"]
     target = cache_dir() / "native" / f"{_fingerprint(command)}.so"
     try:
         if not target.exists():
@@ -80,21 +81,15 @@ def _fingerprint(command: list[str]) -> str:
     cpu = Path("/proc/cpuinfo")
     features = [line for line in cpu.read_text().splitlines() if line.startswith(("flags", "Features"))][:1] if cpu.exists() else []
     version = subprocess.run([command[0], "--version"], capture_output=True, timeout=_COMPILE_SECONDS, check=False).stdout
-    parts = (SOURCE.read_bytes(), version, *(text.encode() for text in (*command, platform.machine(), *features, _openmp_of_torch())))
+    parts = (SOURCE.read_bytes(), HEADER.read_bytes(), version, *(text.encode() for text in (*command, platform.machine(), *features)))
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
-
-
-def _openmp_of_torch() -> str:
-    """The OpenMP library that torch brought along: one thread pool for both, or their idle threads would fight for the cores."""
-    return str(next(iter(sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*"))), ""))
 
 
 def _build(command: list[str], target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    libraries = [text for text in (_openmp_of_torch(), "-lm") if text]
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         built = Path(folder) / target.name
-        subprocess.run([*command, str(SOURCE), *libraries, "-o", str(built)], check=True, capture_output=True, timeout=_COMPILE_SECONDS)
+        subprocess.run([*command, str(SOURCE), "-lm", "-o", str(built)], check=True, capture_output=True, timeout=_COMPILE_SECONDS)
         os.replace(built, target)
 
 

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from workbench.errors import ConfigError, EngineClosedError
 from workbench.events import ModelFacts, TokenLogprobs
-from workbench.models.batch import FlatBatch, Ints, flatten
+from workbench.models.batch import FlatBatch, flatten
 from workbench.models.loading import LoadedModel
-from workbench.models.threads import torch_threads
+from workbench.models.threads import default_num_threads, torch_threads
 from workbench.plan import PlanRow, StepOutput, StepPlan
+from workbench.sampler import SampleRow, sample, token_logprobs
 
 NULL_BLOCKS = 1  # block 0 is never given out: it pads block tables
 
@@ -34,12 +35,15 @@ class TorchRunner:
 
     ``kv[layer]``: ``[2, num_blocks + 1, block_size, kv_heads, head_dim]``, keys then values.  Set ``keep_logits`` to find the step's
     float32 logits in ``last_logits`` (``[rows needing logits, vocab]``).  ``num_threads`` holds for the time of each step.
+    ``StepOutput.prompt_logprobs[i]`` has one entry for each prompt token that the chunk predicts: those at ``start + 1`` … ``end``,
+    so the chunks of a prompt add up to tokens 1 … n − 1 (nothing predicts token 0).
     Raises :class:`ConfigError` when the cache, or a step, does not fit memory.
     """
 
     def __init__(self, loaded: LoadedModel, *, num_blocks: int, block_size: int, num_threads: int | None = None) -> None:
         self.loaded, self.facts = loaded, loaded.facts
-        self.num_blocks, self.block_size, self.num_threads = num_blocks, block_size, num_threads
+        self.num_blocks, self.block_size = num_blocks, block_size
+        self.num_threads = num_threads or default_num_threads()
         self.keep_logits = False
         self.last_logits: Tensor | None = None
         self.kv = self._allocate()
@@ -65,11 +69,11 @@ class TorchRunner:
     def _execute(self, rows: Sequence[PlanRow]) -> StepOutput:
         started = time.perf_counter()
         scored = [_scored_tokens(row) for row in rows]
-        batch = _flat(rows, scored, self.block_size)
+        batch = flatten(rows, self.block_size, scored)
         prepared = time.perf_counter()
         logits = self._forward(batch)
         forwarded = time.perf_counter()
-        output = _sampled(rows, scored, logits)
+        output = _answer(rows, scored, logits)
         self.last_logits = logits.clone() if self.keep_logits else None
         output.prepare_ms = (prepared - started) * 1e3
         output.forward_ms = (forwarded - prepared) * 1e3
@@ -99,28 +103,29 @@ def _scored_tokens(row: PlanRow) -> int:
     return 1 + len(row.draft_token_ids) if row.samples else 0
 
 
-def _flat(rows: Sequence[PlanRow], scored: list[int], block_size: int) -> FlatBatch:
-    batch = flatten(rows, block_size)
-    spans: list[Ints] = [np.arange(end - count, end) for end, count in zip(batch.subsequence_begins[1:].tolist(), scored, strict=True)]
-    return batch._replace(logits_rows=np.concatenate(spans) if spans else np.empty(0, np.int64))
-
-
-def _sampled(rows: Sequence[PlanRow], scored: list[int], logits: Tensor) -> StepOutput:
-    from workbench.sampler import SampleRow, sample
-
-    ends = np.cumsum(scored).tolist() if scored else []
-    wanted: list[int] = []
-    requests: list[SampleRow] = []
-    for row, end in zip(rows, ends, strict=True):
-        known = list(row.token_ids) + list(row.draft_token_ids) if row.draft_token_ids else row.token_ids
-        # Position by position: the token after j drafts is drawn as if those drafts were output already.
+def _answer(rows: Sequence[PlanRow], scored: list[int], logits: Tensor) -> StepOutput:
+    """Draw all tokens in one call; the token after ``j`` drafts is drawn as if those drafts were output already."""
+    draws: list[SampleRow] = []
+    places: list[int] = []
+    for row, end in zip(rows, np.cumsum(scored).tolist(), strict=True):
         for left in range(len(row.draft_token_ids), -1, -1) if row.samples else ():
-            wanted.append(end - 1 - left)
-            seen = known[: len(known) - left] if left else known
-            requests.append(SampleRow(row.request, seen, len(seen) - row.request.num_prompt_tokens))
-    chosen = logits if len(wanted) == len(logits) else logits[torch.tensor(wanted, device=logits.device, dtype=torch.long)]
-    token_ids, logprobs = sample(chosen, requests) if requests else ([], None)
-    return _accepted(rows, list(token_ids), logprobs)
+            seen = _seen(row, left)
+            draws.append(SampleRow(row.request, seen, len(seen) - row.request.num_prompt_tokens))
+            places.append(end - 1 - left)
+    chosen = logits if len(places) == len(logits) else logits[torch.tensor(places, dtype=torch.long, device=logits.device)]
+    token_ids, logprobs = sample(chosen, draws) if draws else ([], None)
+    output = _accepted(rows, token_ids, logprobs)
+    if any(row.request.sampling.prompt_logprobs is not None for row in rows):
+        output.prompt_logprobs = [_of_prompt(row, part) for row, part in zip(rows, logits.split(scored), strict=True)]
+    return output
+
+
+def _seen(row: PlanRow, left: int) -> Sequence[int]:
+    """All tokens before the draw that has ``left`` drafts after it."""
+    if not row.draft_token_ids:
+        return row.token_ids
+    drafts = row.draft_token_ids[: len(row.draft_token_ids) - left]
+    return [*row.token_ids, *(max(token, 0) for token in drafts)]  # what follows a padding draft is thrown away, but must be computable
 
 
 def _accepted(rows: Sequence[PlanRow], token_ids: list[int], logprobs: Sequence[TokenLogprobs | None] | None) -> StepOutput:
@@ -141,3 +146,12 @@ def _accepted(rows: Sequence[PlanRow], token_ids: list[int], logprobs: Sequence[
             output.logprobs.append(tuple(entry for entry in logprobs[at : at + len(drawn)][: agreeing + 1] if entry is not None))
         at += len(drawn)
     return output
+
+
+def _of_prompt(row: PlanRow, logits: Tensor) -> tuple[TokenLogprobs, ...]:
+    """Log-probabilities of the prompt tokens that this chunk's scores predict: positions ``start + 1`` to ``end`` within the prompt."""
+    wanted = row.request.sampling.prompt_logprobs
+    predicted = row.request.prompt_token_ids[row.start + 1 : row.end + 1]
+    if wanted is None or not predicted:
+        return ()
+    return tuple(token_logprobs(logits[: len(predicted)], predicted, wanted))
