@@ -86,7 +86,8 @@ def test_an_interrupt_returns_the_partial_result_and_the_engine_goes_on(kernel):
             interrupted = True
     assert interrupted
     assert "text/html" in result_of(messages)
-    assert kernel.value("(partial.status, partial.outputs[0].finish_reason, 0 < len(partial.outputs[0].token_ids) < 900)") == "('stopped', 'abort', True)"
+    assert kernel.value("partial.status, partial.outputs[0].finish_reason") == "('stopped', 'abort')"
+    assert kernel.value("0 < len(partial.outputs[0].token_ids) < 900") == "True"
     kernel.run("%%infer --engine engine --max-tokens 4 -o again\nHello")
     assert kernel.value("(again.status, engine.has_unfinished)") == "('finished', False)"
 

@@ -13,11 +13,11 @@ PACKAGE = Path(__file__).parents[1] / "workbench"
 
 LAYERS = {
     0: {"errors", "_knobs", "config", "request", "plan", "events"},
-    1: {"blocks", "prefix", "state", "queues", "kv", "batching", "draft", "planner", "scheduler", "policies", "speculative"},
+    1: {"blocks", "prefix", "state", "queues", "kv", "batching", "draft", "planner", "scheduler", "randomness", "policies", "speculative"},
     2: {"trace", "table", "_tracefile", "_perfetto", "metrics", "explain", "conformance", "limits"},
-    3: {"runners", "models", "tokenizer", "detokenize", "sampler"},
+    3: {"runners", "models", "tokenizer", "detokenize", "sampler", "shaping", "truncation"},
     4: {"engine", "run", "mailbox", "intake", "texts", "sizing"},
-    5: {"magics", "cli", "doctor", "render", "prompts", "_options", "_docs", "_listing", "_completion", "__main__"},
+    5: {"magics", "cli", "doctor", "render", "prompts", "_session", "_options", "_docs", "_listing", "_completion", "__main__"},
 }
 LAYER_OF = {room: layer for layer, rooms in LAYERS.items() for room in rooms}
 # A result knows how to draw itself, so that `Out[3]` is a picture; it asks for the drawing code when it is drawn.

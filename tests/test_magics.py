@@ -62,14 +62,14 @@ def test_the_result_is_the_underscore_of_the_next_cell(shell):
     assert run.status == "finished"
 
 
-@pytest.mark.parametrize("cell", ["%%infer --max-tokens 2;\nhello", "%%infer --max-tokens 2\nhello\n;", "%%infer --max-tokens 2 -o x\nhello;"])
+@pytest.mark.parametrize("cell", ["%%infer --n 1;\nhello", "%%infer --n 1\nhello\n;", "%%infer -o x\nhello;"])
 def test_a_semicolon_hides_the_result(shell, cell, capsys):
     assert shell.run_cell(cell).result is None
     assert "hello" not in capsys.readouterr().out
     assert magics_of(shell).session.last.status == "finished"
 
 
-@pytest.mark.parametrize("prompt", ["What's {this} $HOME (and open", '"""', "int x = 5; {y}", "%timeit", "!ls", "<script>alert(1)</script>"])
+@pytest.mark.parametrize("prompt", ["What's {this} $HOME (and open", '"""', "int x = 5; {y}", "%timeit", "!ls", "<script>x</script>"])
 def test_the_body_reaches_the_engine_as_typed(shell, prompt):
     shell.user_ns["this"] = "WRONG"
     shell.run_cell(f"%%infer --max-tokens 1 -o run\n{prompt}")

@@ -12,18 +12,22 @@ NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 @pytest.fixture(scope="module")
 def executed():
     notebook = nbformat.read(NOTEBOOKS / "00_start.ipynb", as_version=4)
-    client = NotebookClient(notebook, timeout=300, kernel_name="python3", store_widget_state=False, resources={"metadata": {"path": str(NOTEBOOKS)}})
-    return client.execute()
+    where = {"metadata": {"path": str(NOTEBOOKS)}}
+    return NotebookClient(notebook, timeout=300, kernel_name="python3", store_widget_state=False, resources=where).execute()
+
+
+def outputs_of(notebook) -> list[dict]:
+    return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
 
 
 @pytest.mark.model
 @pytest.mark.kernel
 class TestStart:
     def results(self, executed) -> list[dict]:
-        return [output["data"] for cell in executed.cells if cell.cell_type == "code" for output in cell.outputs if output.output_type == "execute_result"]
+        return [output["data"] for output in outputs_of(executed) if output.output_type == "execute_result"]
 
     def test_no_cell_complains(self, executed):
-        kinds = [(output.output_type, output.get("name")) for cell in executed.cells if cell.cell_type == "code" for output in cell.outputs]
+        kinds = [(output.output_type, output.get("name")) for output in outputs_of(executed)]
         assert ("stream", "stderr") not in kinds
         assert "error" not in [kind for kind, _ in kinds]
 

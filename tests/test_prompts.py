@@ -28,7 +28,7 @@ def test_a_separator_inside_a_line_is_text():
     assert parse_prompts("a --- b\n----") == ["a --- b", "----"]
 
 
-@pytest.mark.parametrize("text", ["{x} {{y}} $HOME $(ls) %d %%", "it's \"quoted\" (and open", "<script>alert(1)</script>", "tab\tand  spaces", "🙂 é ￼"])
+@pytest.mark.parametrize("text", ["{x} {{y}} $HOME $(ls) %d %%", "it's \"quoted\" (and open", "<script>", "tab\tand  spaces", "🙂 é ￼"])
 def test_text_reaches_the_model_as_typed(text):
     assert parse_prompts(text) == [text]
 
@@ -53,7 +53,10 @@ def test_silence_needs_no_valid_python():
     assert is_silenced("--n 2;", "What's this (")
 
 
-@given(st.lists(st.text(alphabet=st.characters(blacklist_characters="\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"), min_size=1).filter(lambda t: t.strip() and t.strip() not in ("---", ";")), min_size=1))
+LINES = st.text(st.characters(exclude_characters="\n\r"), min_size=1).filter(lambda line: line.strip() and line.strip() not in ("---", ";"))
+
+
+@given(st.lists(LINES, min_size=1))
 def test_lines_in_are_prompts_out(lines):
     assert parse_prompts("\n".join(lines)) == lines
 

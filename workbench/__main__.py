@@ -7,7 +7,7 @@ are the real ones.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from workbench.cli import main, overview
 
@@ -23,7 +23,7 @@ def demo() -> str:
     from workbench.engine import Engine
     from workbench.runners.scripted import ScriptedRunner
 
-    prompts = [
+    prompts: list[dict[str, Any]] = [
         {"id": "first", "prompt": list(range(7))},
         {"id": "second", "prompt": list(range(10, 17))},
         {"id": "third", "prompt": list(range(20, 31)), "arrival_step": 3},

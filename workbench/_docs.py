@@ -31,8 +31,9 @@ def knob_tables() -> str:
         [
             "# Knobs",
             "",
-            "Written by `python -m workbench._docs` from the fields themselves; edit those, not this file. Every knob is an option of `%%infer` and of",
-            "`workbench infer` (`max_num_seqs` is `--max-num-seqs`), and a default that `%config InferMagics.max_num_seqs = 4` sets for a notebook.",
+            "Written by `python -m workbench._docs` from the fields themselves; edit those, not this file. Every knob is an option of",
+            "`%%infer` and of `workbench infer` (`max_num_seqs` is `--max-num-seqs`), and a default that",
+            "`%config InferMagics.max_num_seqs = 4` sets for a notebook.",
             "",
             "## EngineConfig: one engine",
             "",
@@ -49,12 +50,12 @@ def knob_tables() -> str:
 
 
 def picture() -> str:
-    """``docs/run.svg``: the timeline of a run of the default model on a pool that is a little too small."""
+    """``docs/run.svg``: a run of the default model on a pool that is a little too small."""
     from workbench.engine import Engine
-    from workbench.render.svg import timeline_svg
+    from workbench.render.svg import picture_svg
 
-    with Engine("smollm2", max_num_seqs=4, num_blocks=14, max_num_batched_tokens=64) as engine:
-        return timeline_svg(engine.run(list(PICTURE_PROMPTS), max_tokens=32).trace)
+    with Engine("smollm2", max_num_seqs=4, num_blocks=10, max_num_batched_tokens=64) as engine:
+        return picture_svg(engine.run(list(PICTURE_PROMPTS), max_tokens=32).trace)
 
 
 def main(arguments: list[str]) -> None:
@@ -67,8 +68,12 @@ def main(arguments: list[str]) -> None:
 
 def _table(settings: type[msgspec.Struct], *, with_live: bool) -> list[str]:
     headings = ["knob", "default", "range", "unit", "meaning", *(["live"] if with_live else [])]
-    rows = [[f"`{knob.name}`", _default(knob), _range(knob), knob.unit, knob.doc, *(["yes" if knob.live else ""] if with_live else [])] for knob in knobs(settings)]
-    return [_row(headings), "|" + "---|" * len(headings), *map(_row, rows)]
+    rows = [_row(_cells(knob)[: len(headings)]) for knob in knobs(settings)]
+    return [_row(headings), "|" + "---|" * len(headings), *rows]
+
+
+def _cells(knob: Knob) -> list[str]:
+    return [f"`{knob.name}`", _default(knob), _range(knob), knob.unit, knob.doc, "yes" if knob.live else ""]
 
 
 def _row(cells: list[str]) -> str:

@@ -22,9 +22,10 @@ class Listing:
         self.hint = hint
 
     def __repr__(self) -> str:
-        widths = [max(len(row[column]) for row in (self.headings, *self.rows)) for column in range(len(self.headings))]
-        table = ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (self.headings, *self.rows)]
-        return "\n".join(line.rstrip() for line in (self.title, *(table if self.rows else ()), self.hint) if line)
+        rows = [self.headings, *self.rows] if self.rows else []
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        table = ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+        return "\n".join(line.rstrip() for line in (self.title, *table, self.hint) if line)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         return {"text/plain": repr(self), "text/markdown": self._markdown()}

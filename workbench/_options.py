@@ -127,7 +127,8 @@ class Options(argparse.ArgumentParser):
 def with_prompt_forms(options: Options) -> Options:
     """The same parser with the options that say how prompts are read."""
     face = options.face_options
-    face.add_argument("--chat", dest="chat", action="store_true", help="put each prompt into the model's chat template (default for chat models)")
+    templated = "put each prompt into the model's chat template (default for chat models)"
+    face.add_argument("--chat", dest="chat", action="store_true", help=templated)
     face.add_argument("--raw", dest="chat", action="store_false", help="give each prompt to the model as it is")
     face.add_argument("--yaml", action="store_true", help="read a YAML list of requests with their own arrival, priority and sampling")
     return options
@@ -250,4 +251,15 @@ def _plainer(message: str) -> str:
     return message
 
 
-__all__ = ["KNOBS", "Chosen", "HelpRequested", "OptionError", "Options", "from_user", "metavar", "one_line", "option_value", "with_prompt_forms"]
+__all__ = [
+    "KNOBS",
+    "Chosen",
+    "HelpRequested",
+    "OptionError",
+    "Options",
+    "from_user",
+    "metavar",
+    "one_line",
+    "option_value",
+    "with_prompt_forms",
+]

@@ -207,7 +207,10 @@ def _list_models(chosen: argparse.Namespace) -> int:
     from workbench._listing import Listing
     from workbench.models.store import cache_dir, list_models
 
-    rows = [(entry.name, entry.state, f"{entry.size_bytes / 1e6:,.0f} MB", entry.licence, entry.problem or entry.description) for entry in list_models()]
+    rows = [
+        (entry.name, entry.state, f"{entry.size_bytes / 1e6:,.0f} MB", entry.licence, entry.problem or entry.description)
+        for entry in list_models()
+    ]
     print(Listing("Models", ("name", "state", "size", "licence", "what"), rows, f"cache: {cache_dir()}"))
     return DONE
 

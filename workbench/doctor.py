@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal, NamedTuple
@@ -57,8 +56,6 @@ def report(found: list[Finding] | None = None) -> str:
 
 def _workbench() -> Iterator[Finding]:
     yield Finding("workbench", f"{workbench.__version__} on Python {platform.python_version()}, {platform.system()} {platform.machine()}")
-    if sys.version_info < (3, 11):
-        yield Finding("python", "older than 3.11: make the environment with a newer one", "wrong")
 
 
 def _versions() -> Iterator[Finding]:
@@ -81,23 +78,37 @@ def _processor() -> Iterator[Finding]:
 
 
 def _memory() -> Iterator[Finding]:
-    import psutil
+    from workbench.limits import memory_available_bytes, memory_limit_bytes
 
-    from workbench.limits import memory_limit_bytes
-
-    total, free, limit = psutil.virtual_memory().total, psutil.virtual_memory().available, memory_limit_bytes()
-    bounded = f", of which this process may use {_gib(limit)}" if limit < total else ""
-    yield Finding("memory", f"{_gib(total)}{bounded}; {_gib(free)} available now")
+    yield Finding("memory", f"{_gib(memory_limit_bytes())} for this process, {_gib(memory_available_bytes())} of it free now")
 
 
 def _fast_path() -> Iterator[Finding]:
     import torch
 
+    from workbench.models.config import read_config
     from workbench.models.paths import choose_path
+    from workbench.models.store import list_models
 
+    ready = [entry for entry in list_models() if entry.state == "ready" and entry.path is not None]
+    if not ready or ready[0].path is None:
+        yield Finding("path", "known once a model is there")
+        return
+    config = read_config(ready[0].path)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for dtype in (torch.bfloat16, torch.float32):
-        yield Finding("path", choose_path(device, dtype).description)
+        name = str(dtype).removeprefix("torch.")
+        yield Finding("path", f"{ready[0].name} in {name}: {choose_path(device, dtype, config).description}")
+
+
+def _compiler() -> Iterator[Finding]:
+    import shutil
+
+    found = next((path for name in (os.environ.get("CC", ""), "cc", "gcc", "clang") if name and (path := shutil.which(name))), None)
+    if found:
+        yield Finding("compiler", found)
+    else:
+        yield Finding("compiler", "no C compiler: the portable torch path runs instead of the compiled one", "missing")
 
 
 def _model_cache() -> Iterator[Finding]:
@@ -118,7 +129,16 @@ def _optional_parts() -> Iterator[Finding]:
             yield Finding("optional", f"{name}, for {purpose}: pip install 'inference-workbench[{extra}]'", "missing")
 
 
-_CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (_workbench, _versions, _processor, _memory, _fast_path, _model_cache, _optional_parts)
+_CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
+    _workbench,
+    _versions,
+    _processor,
+    _memory,
+    _compiler,
+    _fast_path,
+    _model_cache,
+    _optional_parts,
+)
 
 
 def _version(name: str) -> str | None:

@@ -59,6 +59,7 @@ class KnobTrait(TraitType[Any, Any]):
         self._knob = knob
 
     def validate(self, obj: Any, value: Any) -> Any:
+        """Traitlets' hook: the value to keep, or ``TraitError``."""
         value = tuple(value) if isinstance(value, list) else value
         problem = problem_with(self._knob, value)
         if problem:
@@ -66,7 +67,8 @@ class KnobTrait(TraitType[Any, Any]):
         return value
 
 
-_Defaults: Any = type(Magics)("_Defaults", (Magics,), {name: KnobTrait(knob) for name, knob in KNOBS.items()})
+_make_class: Any = type(Magics)  # traitlets' metaclass, which turns the traits into attributes
+_Defaults: Any = _make_class("_Defaults", (Magics,), {name: KnobTrait(knob) for name, knob in KNOBS.items()})
 
 
 @magics_class
@@ -82,7 +84,7 @@ class InferMagics(_Defaults):  # type: ignore[misc]
 
     @line_cell_magic
     def infer(self, line: str, cell: str | None = None) -> Any:
-        # The docstring is the generated help, set below.
+        """Replaced below by the generated help, which is what ``%%infer?`` shows."""
         try:
             result = self._subcommand(line.rstrip(" ;")) if cell is None else self._run_cell(line.rstrip(" ;"), cell)
         except HelpRequested as asked:
@@ -234,7 +236,9 @@ def _runs(title: str, runs: list[tuple[str, Run]], hint: str = "") -> Listing:
 
 
 def _shown(value: Any) -> str:
-    return {None: "–", True: "on", False: "off"}.get(value, str(value)) if value is None or isinstance(value, bool) else str(value)
+    if value is None or value == ():
+        return "–"
+    return ("off", "on")[value] if isinstance(value, bool) else str(value)
 
 
 _ABOUT = "Run the prompts of this cell through an inference engine and record every step."

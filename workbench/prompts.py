@@ -98,7 +98,8 @@ def _entry(number: int, entry: Any) -> Prompt:
         raise RequestError(f"request {number}: expected text or a mapping with a prompt, not {entry!r}")
     given = [name for name in _CONTENT if name in entry]
     if len(given) != 1:
-        raise RequestError(f"request {number} needs exactly one of prompt, messages and prompt_token_ids" + (f", not {' and '.join(given)}" if given else ""))
+        found = f", not {' and '.join(given)}" if given else ""
+        raise RequestError(f"request {number} needs exactly one of prompt, messages and prompt_token_ids{found}")
     nested = entry.get("sampling") or {}
     if not isinstance(nested, dict):
         raise RequestError(f"request {number}: sampling must be a mapping such as {{max_tokens: 8}}, not {nested!r}")

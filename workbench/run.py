@@ -143,7 +143,7 @@ class Run:
         if over:
             listener()
 
-    def wait_or_stop(self, pump: Callable[[], None] | None = None) -> None:
+    def wait_or_stop(self, pump: Callable[[], object] | None = None) -> None:
         """Wait, calling ``pump`` about 20 times a second; an interrupt stops the run, waits for its last step and is raised again."""
         try:
             while not self._done.wait(_POLL_S):
