@@ -159,6 +159,12 @@ def test_logit_bias_is_added_and_precedes_the_repetition_penalty():
     assert torch.allclose(ours, log_softmax(torch.tensor([[0.0, 1.0, 2.0]])))
 
 
+@pytest.mark.parametrize("bias", [{1: math.nan}, {1: -math.inf}, {"one": 1.0}, {1: "2"}])
+def test_a_bias_that_is_no_number_is_refused_when_the_parameters_are_made(bias):
+    with pytest.raises(RequestError, match="logit_bias must map token ids to finite numbers"):
+        SamplingParams(logit_bias=bias)
+
+
 def test_min_tokens_holds_back_every_end_until_enough_tokens_are_out():
     logits = torch.tensor([[1.0, 2.0, 9.0, 8.0]])
     rules = {"min_tokens": 2, "eos": (2,), "stop_token_ids": (3, 99), "ignore_eos": True}

@@ -171,13 +171,17 @@ records = st.builds(
     finished=some(Finished, request_id=names, reason=st.sampled_from(["stop", "length", "abort"]), stop_reason=st.none() | small | names),
     running=st.lists(names, max_size=3).map(tuple),
 )
+biases = st.dictionaries(small, st.floats(-100, 100))
 requests = st.builds(
     Request,
     id=names,
     prompt_token_ids=st.lists(st.integers(0, 10**6), max_size=5).map(tuple),
     prompt=st.none() | names,
     sampling=st.builds(
-        SamplingParams, seed=st.none() | small, temperature=st.floats(0, 100), logit_bias=st.none() | st.dictionaries(small, numbers)
+        SamplingParams,
+        seed=st.none() | small,
+        temperature=st.floats(0, 100),
+        logit_bias=st.none() | st.dictionaries(small, st.floats(-100, 100)),
     ),
     arrival_s=st.none() | numbers,
     priority=small,

@@ -6,6 +6,7 @@ same run for the same cell: ``temperature`` is 0 (greedy) and ``max_tokens`` is 
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any
 
 import msgspec
@@ -72,6 +73,9 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
             raise RequestError("stop holds an empty string, which would end every output at once: remove it")
         if self.allowed_token_ids == ():
             raise RequestError("allowed_token_ids is empty, so no token could be chosen: leave it out or name some ids")
+        for token, bias in (self.logit_bias or {}).items():
+            if type(token) is not int or type(bias) not in (int, float) or not math.isfinite(bias):
+                raise RequestError(f"logit_bias must map token ids to finite numbers, not {token!r} to {bias!r}")
 
     @classmethod
     def of(cls, **params: Any) -> SamplingParams:

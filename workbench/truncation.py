@@ -28,9 +28,10 @@ def truncated(weights: Tensor, params: Sequence[SamplingParams]) -> Tensor:
     """
     vocab = weights.shape[-1]
     chunks = chunked(weights, 0.0)
+    peaks = chunks.amax(-1)
     sizes = [p.top_k if 0 < p.top_k < vocab else 0 for p in params]
     limited = torch.tensor([size > 0 for size in sizes], device=weights.device).unsqueeze(-1)
-    values, ids = _sorted_above(weights, chunks, _threshold(chunks, [size or _GUESS for size in sizes]))
+    values, ids = _sorted_above(chunks, peaks, _threshold(peaks, [size or _GUESS for size in sizes]))
     width = values.shape[-1]
     last = torch.tensor([min(size or width, width) - 1 for size in sizes], device=weights.device).unsqueeze(-1)
     values = torch.where(values >= values.gather(-1, last), values, 0.0)
@@ -58,25 +59,24 @@ def column(values: list[float], like: Tensor, dtype: torch.dtype | None = None) 
     return torch.tensor(values, dtype=dtype or like.dtype, device=like.device).unsqueeze(-1)
 
 
-def _threshold(chunks: Tensor, depths: list[int]) -> Tensor:
+def _threshold(peaks: Tensor, depths: list[int]) -> Tensor:
     """Return for each row a value that at least ``depth`` elements reach: the ``depth``-th largest chunk maximum, or 0."""
-    peaks = chunks.amax(-1)
     top = peaks.topk(min(max(depths), peaks.shape[-1]), -1).values
-    place = torch.tensor([min(depth, top.shape[-1]) - 1 for depth in depths], device=chunks.device).unsqueeze(-1)
-    enough = torch.tensor([depth <= top.shape[-1] for depth in depths], device=chunks.device).unsqueeze(-1)
+    place = torch.tensor([min(depth, top.shape[-1]) - 1 for depth in depths], device=peaks.device).unsqueeze(-1)
+    enough = torch.tensor([depth <= top.shape[-1] for depth in depths], device=peaks.device).unsqueeze(-1)
     return torch.where(enough, top.gather(-1, place), 0.0)
 
 
-def _sorted_above(weights: Tensor, chunks: Tensor, floor: Tensor) -> tuple[Tensor, Tensor]:
+def _sorted_above(chunks: Tensor, peaks: Tensor, floor: Tensor) -> tuple[Tensor, Tensor]:
     """Sort each row's positive weights of at least ``floor``, largest first; return values and ids, padded with zeros."""
-    floor = floor.clamp(min=torch.finfo(weights.dtype).tiny)
-    row_of, chunk_of = (chunks.amax(-1) >= floor).nonzero(as_tuple=True)
+    floor = floor.clamp(min=torch.finfo(torch.float32).tiny)
+    row_of, chunk_of = (peaks >= floor).nonzero(as_tuple=True)
     found = chunks[row_of, chunk_of]
     which, inside = (found >= floor[row_of]).nonzero(as_tuple=True)
     row = row_of[which]
-    counts = row.bincount(minlength=len(weights))
+    counts = row.bincount(minlength=len(chunks))
     slot = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
-    values = weights.new_zeros(len(weights), int(counts.max()))
+    values = chunks.new_zeros(len(chunks), int(counts.max()))
     ids = torch.zeros_like(values, dtype=torch.long)
     values[row, slot], ids[row, slot] = found[which, inside], chunk_of[which] * CHUNK + inside
     values, order = values.sort(dim=-1, descending=True, stable=True)
@@ -93,7 +93,7 @@ def _nucleus(weights: Tensor, goal: Tensor) -> Tensor:
     down_to = mass.flip(-1).cumsum(-1).flip(-1)
     border = ((down_to >= goal).sum(-1, keepdim=True) - 1).clamp(min=0)
     left = goal - (down_to - mass).gather(-1, border)
-    on_border = torch.where(bins == border, weights, 0.0)
-    values, ids = _sorted_above(on_border, chunked(on_border, 0.0), torch.zeros_like(goal))
+    on_border = chunked(torch.where(bins == border, weights, 0.0), 0.0)
+    values, ids = _sorted_above(on_border, on_border.amax(-1), torch.zeros_like(weights[:, :1]))
     before = values.cumsum(-1, dtype=torch.float64) - values
     return torch.where(bins > border, weights, 0.0).scatter_add_(-1, ids, torch.where(before < left, values, 0.0))
