@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import doctest
+import io
 import re
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -39,6 +42,25 @@ def test_the_picture_of_the_readme_is_inert():
     svg = (ROOT / "docs" / "run.svg").read_text(encoding="utf-8")
     assert "<script" not in svg
     assert not re.search(r"(href|src)\s*=\s*[\"']http", svg)
+
+
+@pytest.mark.model
+def test_the_session_of_the_readme_is_real(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    session = re.search(r"```python\n(>>> .*?)```", README, re.S).group(1)
+    examples = doctest.DocTestParser().get_examples(session)
+    assert len(examples) == 8
+    names: dict[str, object] = {}
+    for example in examples:
+        printed = io.StringIO()
+        with redirect_stdout(printed):
+            exec(compile(example.source, "README", "single"), names)
+        assert without_times(printed.getvalue()) == without_times(example.want), example.source
+    names["engine"].close()
+
+
+def without_times(text: str) -> str:
+    return re.sub(r"[\d,.]+ ms", "… ms", text)
 
 
 @pytest.mark.parametrize("name", ["CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "THIRD_PARTY.md"])

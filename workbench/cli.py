@@ -7,6 +7,7 @@ line is wrong, 130 interrupted (with the partial result printed).
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -101,7 +102,8 @@ def lab(words: list[str]) -> int:
 
     if find_spec("jupyterlab") is None:
         return _complain("JupyterLab is not installed: pip install 'inference-workbench[lab]'", FAILED)
-    return subprocess.call([sys.executable, "-m", "jupyterlab", *words, str(_start_notebook())])
+    as_root = ["--allow-root"] if getattr(os, "geteuid", lambda: 1)() == 0 else []  # in a container everybody is root
+    return subprocess.call([sys.executable, "-m", "jupyterlab", *words, *as_root, str(_start_notebook())])
 
 
 def doctor(words: list[str]) -> int:
