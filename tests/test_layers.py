@@ -16,7 +16,7 @@ LAYERS = {
     1: {"blocks", "prefix", "state", "queues", "kv", "batching", "draft", "planner", "scheduler", "randomness", "policies", "speculative"},
     2: {"trace", "table", "_tracefile", "_perfetto", "metrics", "explain", "conformance", "limits"},
     3: {"runners", "models", "tokenizer", "detokenize", "sampler", "shaping", "truncation"},
-    4: {"engine", "run", "mailbox", "intake", "texts", "sizing"},
+    4: {"engine", "run", "mailbox", "intake", "texts", "sizing", "interrupts"},
     5: {"magics", "cli", "doctor", "render", "prompts", "_session", "_options", "_docs", "_listing", "_completion", "__main__"},
 }
 LAYER_OF = {room: layer for layer, rooms in LAYERS.items() for room in rooms}

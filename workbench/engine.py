@@ -18,6 +18,7 @@ from workbench.config import EngineConfig
 from workbench.errors import ConfigError, EngineBusyError, EngineClosedError, RequestError
 from workbench.events import ModelFacts, StepRecord
 from workbench.intake import Intake, Prompt
+from workbench.interrupts import held_back
 from workbench.limits import memory_limit_bytes
 from workbench.mailbox import Mailbox
 from workbench.plan import StepOutput
@@ -84,10 +85,11 @@ class Engine:
 
         If execution fails or is interrupted, the plan is taken back: its requests wait again and nothing is lost.
         """
-        with self._owned():
+        with self._owned(), held_back() as interrupts:
             plan = self.scheduler.plan(self.clock_s)
             try:
-                output = self.runner.execute(plan) if plan.rows else StepOutput([])
+                with interrupts.allowed():
+                    output = self.runner.execute(plan) if plan.rows else StepOutput([])
             except BaseException:
                 self.scheduler.abandon(plan)
                 raise

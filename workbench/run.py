@@ -181,7 +181,7 @@ class Run:
         """Abort what is left, record that, and hand the engine back."""
         try:
             left = [request_id for request_id in self._unfinished if self.engine.abort(request_id)]
-            if left and status != "failed":
+            if left:
                 self.engine.step()  # records the aborts; nothing of this run is left to execute
         except BaseException as error:
             self.error = self.error or error
