@@ -75,7 +75,7 @@ def test_prompt_output_and_numbers_of_each_request_are_there():
 
 def test_leading_newlines_of_an_output_survive():
     html = render_html(make_run(make_trace(1), texts={"r0": "\n\nlate"}))
-    assert '<pre class="wb-text" dir="auto">\n\n\nlate</pre>' in html
+    assert '<pre class="wb-text" dir="auto" style="white-space:pre-wrap">\n\n\nlate</pre>' in html
 
 
 def test_the_header_names_model_status_and_figures():

@@ -70,7 +70,7 @@ def test_missing_numbers_are_a_dash():
 
 
 def test_units_follow_the_size():
-    assert [ms(3.456), ms(212.3), ms(12_345), seconds(0.5), seconds(12.34)] == ["3.46 ms", "212 ms", "12.3 s", "500 ms", "12.3 s"]
+    assert [ms(3.456), ms(212.3), ms(1_234), seconds(0.5), seconds(12.34)] == ["3.46 ms", "212 ms", "1.23 s", "500 ms", "12.3 s"]
 
 
 def test_shares_are_whole_per_cent_from_ten_up():

@@ -42,13 +42,13 @@ def shorten(text: str, limit: int) -> str:
 
 
 def ms(value: float | None) -> str:
-    """A duration in milliseconds with about three digits; seconds from 10 s on."""
-    return NONE if _absent(value) else f"{value / 1e3:.1f} s" if abs(value) >= 1e4 else f"{number(value)} ms"  # type: ignore[operator,arg-type]
+    """A duration in milliseconds with about three digits; in seconds from one second on."""
+    return NONE if _absent(value) else f"{number(value / 1e3)} s" if abs(value) >= 1e3 else f"{number(value)} ms"  # type: ignore[operator,arg-type]
 
 
 def seconds(value: float | None) -> str:
     """A duration given in seconds, in the unit that suits its size."""
-    return NONE if _absent(value) else ms(value * 1e3) if value < 1 else f"{number(value)} s"  # type: ignore[operator]
+    return NONE if value is None else ms(value * 1e3)
 
 
 def number(value: float | None, digits: int = 3) -> str:

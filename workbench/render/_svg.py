@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from workbench.render._format import escape
 from workbench.render.palette import DIM, LINE
 
-WIDTH = 960.0
-LEFT, RIGHT = 76.0, 944.0  # where columns may lie; labels stand left of it, end marks right
+WIDTH = 840.0
+LEFT, RIGHT = 72.0, 824.0  # where columns may lie; labels stand left of it, end marks right
 _FONT = "system-ui,-apple-system,'Segoe UI','DejaVu Sans',sans-serif"
 _STYLE = (
     ".wb-svg{font-variant-numeric:tabular-nums}.wb-svg .wb-ink{fill:currentColor}"

@@ -151,5 +151,5 @@ def _in_words(decision: Decision) -> str:
     sentence = _WORDS.get(decision.reason, decision.reason.value.replace("_", " "))
     if decision.reason is Reason.PREEMPTED_FOR and decision.blocker == decision.request_id:
         sentence = "needs {blocks}, {available} free, and it is itself the one to give way"
-    blocks = plural(decision.needed or 0, "block")
-    return sentence.format(blocks=blocks, needed=decision.needed, available=decision.available, limit=decision.limit, blocker=decision.blocker)
+    numbers = {"needed": decision.needed, "available": decision.available, "limit": decision.limit, "blocker": decision.blocker}
+    return sentence.format(blocks=plural(decision.needed or 0, "block"), **numbers)

@@ -38,7 +38,8 @@ def model_line(trace: Any) -> str:
 
 def headline(metrics: Any) -> list[tuple[str, str]]:
     """``(value, what it is)`` of the figures that describe a run at a glance."""
-    itl = NONE if not metrics.itl_ms.count else f"{ms(metrics.itl_ms.p50).removesuffix(' ms')} / {ms(metrics.itl_ms.p99)}"
+    usual, worst = ms(metrics.itl_ms.p50), ms(metrics.itl_ms.p99)
+    itl = f"{usual.removesuffix(' ms') if worst.endswith(' ms') else usual} / {worst}" if metrics.itl_ms.count else NONE
     figures = [
         (ms(metrics.ttft_ms.p50), "TTFT p50"),
         (itl, "ITL p50 / p99"),

@@ -15,6 +15,7 @@ MAX_OUTPUTS = 32
 _SHOWN, _LONGEST = 1_500, 20_000  # characters of a text in sight, and in the page at all
 _LINES = 24
 
+# A doubled class outweighs what notebooks say about every <pre>, <table> and <code> in an output.
 _STYLE = """
 .wb-run{--wb-dim:var(--jp-content-font-color2,#767d87);--wb-line:var(--jp-border-color2,rgba(128,136,148,.32));--wb-soft:rgba(128,136,148,.1);
 --wb-sel:var(--jp-brand-color1,#0b6bcb);max-width:1120px;border:1px solid var(--wb-line);border-radius:10px;overflow:hidden;margin:2px 0;
@@ -32,14 +33,17 @@ font:13px/1.5 var(--jp-ui-font-family,system-ui,-apple-system,"Segoe UI","DejaVu
 .wb-run .wb-name b{letter-spacing:.05em;text-transform:uppercase;font-weight:600;white-space:nowrap}.wb-run .wb-name span{text-align:right}
 .wb-run .wb-out{display:grid;grid-template-columns:minmax(34px,max-content) minmax(0,1fr);gap:0 12px;padding:5px 0}
 .wb-run .wb-out+.wb-out{border-top:1px solid var(--wb-soft)}.wb-run .wb-id{font-weight:600;overflow-wrap:anywhere;max-width:12em}
-.wb-run pre{margin:0;padding:0;border:0;background:none;color:inherit;font:inherit;white-space:pre-wrap;overflow-wrap:anywhere}
-.wb-run pre.wb-prompt,.wb-run .wb-nums,.wb-run .wb-foot{color:var(--wb-dim)}.wb-run .wb-nums{font-size:11px;margin-top:1px}
+.wb-run.wb-run pre{margin:0;padding:0;border:0;background:none;color:inherit;font:inherit;white-space:pre-wrap;word-break:normal;
+overflow-wrap:anywhere}
+.wb-run.wb-run pre.wb-prompt,.wb-run .wb-nums,.wb-run .wb-foot{color:var(--wb-dim)}.wb-run .wb-nums{font-size:11px;margin-top:1px}
 .wb-run .wb-text{max-width:88ch}.wb-run summary{cursor:pointer;color:var(--wb-dim);font-size:11.5px}
-.wb-run .wb-scroll{overflow-x:auto}.wb-run .wb-scroll>svg{display:block;min-width:640px;height:auto}
-.wb-run table{border-collapse:collapse;margin:8px 0 2px;font-size:12px;border:0}.wb-run tr{background:none}
-.wb-run th,.wb-run td{padding:2px 10px;text-align:right;border:0;border-bottom:1px solid var(--wb-line);white-space:nowrap}
-.wb-run th{color:var(--wb-dim);font-weight:600}.wb-run th:first-child,.wb-run td:first-child{text-align:left;padding-left:0}
-.wb-run .wb-trouble{color:#d55e00;white-space:pre-wrap}.wb-run code{font-size:11.5px;background:none;color:inherit;padding:0}
+.wb-run .wb-scroll{overflow-x:auto}
+.wb-run .wb-scroll>svg{display:block;min-width:600px;max-width:1040px;height:auto}
+.wb-run.wb-run table{border-collapse:collapse;margin:8px 0 2px;font-size:12px;border:0}.wb-run.wb-run tr{background:none}
+.wb-run.wb-run th,.wb-run.wb-run td{padding:2px 10px;text-align:right;border:0;border-bottom:1px solid var(--wb-line);white-space:nowrap}
+.wb-run.wb-run th{color:var(--wb-dim);font-weight:600}
+.wb-run.wb-run th:first-child,.wb-run.wb-run td:first-child{text-align:left;padding-left:0}
+.wb-run .wb-trouble{color:#d55e00;white-space:pre-wrap}.wb-run.wb-run code{font-size:11.5px;background:none;color:inherit;padding:0}
 .wb-run .wb-foot{font-size:11.5px;padding:7px 14px}
 """
 _FOOTER = (
@@ -128,7 +132,7 @@ def _beginning(text: str) -> str:
 
 def _pre(text: str, cls: str) -> str:
     # A parser drops one newline right after <pre>; the one written here is that one.
-    return f'<pre class="{cls}" dir="auto">\n{escape(text)}</pre>' if text else ""
+    return f'<pre class="{cls}" dir="auto" style="white-space:pre-wrap">\n{escape(text)}</pre>' if text else ""
 
 
 def _pictures(trace: Any, timeline: str, kv: str) -> str:

@@ -14,7 +14,7 @@ from workbench.render.palette import DIM, FORWARD, LOOKS, PLAN, PREEMPTED, SAMPL
 
 _TOKENS_HEIGHT, _MS_HEIGHT = 58.0, 44.0
 _PHASES = (
-    ("plan and commit", PLAN, "1", ("plan_ms", "commit_ms")),
+    ("plan + commit", PLAN, "1", ("plan_ms", "commit_ms")),
     ("forward", FORWARD, "0.5", ("prepare_ms", "forward_ms")),
     ("sample", SAMPLE, "1", ("sample_ms",)),
 )
@@ -23,7 +23,7 @@ _PHASES = (
 def timeline_svg(trace: Any) -> str:
     """The timeline of a trace as one self-contained ``<svg>``: no script, no outside reference, both themes readable.
 
-    Above some 430 steps a column stands for several: bars then show means with the highest step pale behind, cells a preemption
+    Above some 370 steps a column stands for several: bars then show means with the highest step pale behind, cells a preemption
     or a prefill if there was one and else the most frequent state, and the picture says so.
     """
     return timeline_of(board_of(trace), trace.model.name)
@@ -38,7 +38,7 @@ def timeline_of(board: Board, name: str) -> str:
     ids = svg.prefix(name, len(board), *(lane.request_id for lane in board.lanes))
     parts, y = [definitions(ids), _tokens(board, grid)], 18 + _TOKENS_HEIGHT + 16
     rows, y = lanes(board, grid, y, ids)
-    times, y = _times(board, grid, y + 8)
+    times, y = _times(board, grid, y + 14)
     axis, y = _axis(board, grid, y)
     legend, y = _legend(board, grid, y + 8, ids)
     return svg.document("".join([*parts, rows, times, axis, legend]), y, *_summary(board, name))
@@ -79,13 +79,12 @@ def _tokens(board: Board, grid: Grid) -> str:
 
 
 def _budget(grid: Grid, limits: Sequence[float], scale: float, base: float, fits: bool) -> str:
-    words = f"{number(max(limits), 6)}"
+    words, top = number(max(limits), 6), number(_TOKENS_HEIGHT / scale)
     if not fits:
-        note = f"budget {words}: far above this scale, whose top is {number(_TOKENS_HEIGHT / scale)}"
-        return svg.label(LEFT, 12, note, size=10)
+        return _caption(22, top) + svg.label(LEFT, 12, f"the token budget of a step, {words}, is far above this scale", size=10)
     d = svg.edge(grid, [limit * scale for limit in limits], base)
     line = svg.path(d, "token budget", stroke=DIM, stroke_dasharray="4 3", fill="none")
-    return line + svg.label(LEFT - 8, 22, words, anchor="end") + svg.label(LEFT, 12, "token budget of a step", size=10)
+    return line + _caption(22, words) + svg.label(LEFT, 12, "token budget of a step", size=10)
 
 
 def _caption(y: float, words: str) -> str:
@@ -123,8 +122,8 @@ def _cut(grid: Grid, totals: Sequence[tuple[float, float]], top: float, y: float
         return ""
     d = "".join(f"M{svg.num(grid.x(i + 0.5) - 3)} {svg.num(y - 1)}l3 -4l3 4z" for _, i in over)
     worst, column = max(over)
-    right = grid.x(column) > RIGHT - 90
-    note = svg.label(grid.x(column) + (-4 if right else grid.pitch + 5), y + 2, ms(worst), anchor="end" if right else "", size=10)
+    near_right = grid.x(column) > RIGHT - 60
+    note = svg.label(grid.x(column + near_right), y - 7, ms(worst), anchor="end" if near_right else "", size=10)
     return svg.path(d, f"{plural(len(over), 'step')} beyond the scale; the longest took {ms(worst)}", fill=LOOKS[PREEMPTED].colour) + note
 
 
@@ -142,8 +141,10 @@ def _legend(board: Board, grid: Grid, y: float, ids: str) -> tuple[str, float]:
     seen = board.kinds()
     entries = [(swatch(kind, ids), look.label) for kind, look in LOOKS.items() if kind in seen]
     entries += [(end_mark(reason, 3, -1), f"ended by {reason}") for reason in endings(board)]
-    entries += [("", "milliseconds:"), *((box(colour, opacity=opacity), words) for words, colour, opacity, _ in _PHASES)]
+    phases = [("", "ms:"), *((box(colour, opacity=opacity), words) for words, colour, opacity, _ in _PHASES)]
     if grid.k > 1:
-        note = "bars are means, pale: the highest; cells show a preemption or prefill if any, else the most frequent state"
-        entries.append(("", f"each column is {grid.k} steps: {note}"))
-    return svg.legend(entries, y)
+        phases.append(("", f"each column is {grid.k} steps: bars are means (pale: the highest),"))
+        phases.append(("", "cells a preemption or prefill if there was one, else the most frequent state"))
+    states, y = svg.legend(entries, y)
+    times, y = svg.legend(phases, y - 1)
+    return states + times, y
