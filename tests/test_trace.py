@@ -1,10 +1,12 @@
 """Traces: slices, files that round-trip or refuse, and the Perfetto export."""
 
 import gc
+import itertools
 import json
 import struct
 import subprocess
 import sys
+import threading
 import tracemalloc
 import zlib
 
@@ -34,6 +36,7 @@ from workbench.events import (
     TokenLogprobs,
     Verdict,
 )
+from workbench.metrics import measure
 from workbench.request import Request, SamplingParams
 from workbench.trace import Trace, load_trace
 
@@ -392,3 +395,28 @@ def test_perfetto_has_a_named_track_for_each_request_and_counters_for_blocks_and
 def test_perfetto_of_an_empty_trace_is_valid(tmp_path):
     events = events_of(Trace(EngineConfig(), ModelFacts(name="m")), tmp_path)
     assert {event["ph"] for event in events} == {"M"}
+
+
+def test_a_trace_can_be_read_while_another_thread_adds_to_it():
+    trace = full_trace()
+    stop = threading.Event()
+
+    def add():
+        for number in itertools.count(100):
+            if stop.is_set():
+                return
+            trace.add_request(Request(id=f"r{number}", prompt_token_ids=(1,)))
+            trace.append(record(number))
+            if len(trace) > 2_000:
+                stop.wait()
+
+    writer = threading.Thread(target=add)
+    writer.start()
+    try:
+        for _ in range(30):
+            assert measure(trace).num_steps >= 3
+            assert len(trace[:]) >= 3
+            assert trace.texts()["r0"] == "é!"
+    finally:
+        stop.set()
+        writer.join()

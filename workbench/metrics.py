@@ -104,8 +104,8 @@ def measure(trace: Trace) -> RunMetrics:
 
     In a slice of a trace, a request that arrived before the slice has no arrival and so no TTFT, queue or E2E time.
     """
-    requests = tuple(life.measured() for life in _follow(trace))
-    records = trace.records
+    records = list(trace.records)  # as of now: a run may be adding to them
+    requests = tuple(life.measured() for life in _follow(trace, records))
     duration_s = records[-1].end_s - records[0].start_s if records else 0.0
     output = sum(request.num_output_tokens for request in requests)
     prompt = sum(request.num_prompt_tokens for request in requests if request.ttft_ms is not None)
@@ -206,9 +206,9 @@ class _Life:
         return (moment_s - self.arrival_s) * 1e3
 
 
-def _follow(trace: Trace) -> Iterable[_Life]:
-    lives = {request.id: _Life(request.id, request.num_prompt_tokens) for request in trace.requests.values()}
-    for record in trace.records:
+def _follow(trace: Trace, records: Sequence[StepRecord]) -> Iterable[_Life]:
+    lives = {request.id: _Life(request.id, request.num_prompt_tokens) for request in list(trace.requests.values())}
+    for record in records:
         _read(record, lives)
     return lives.values()
 

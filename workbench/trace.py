@@ -27,7 +27,7 @@ class Trace:
     ``fidelity`` says where the records come from: ``exact`` ones were written by the scheduler that took the decisions,
     ``reconstructed`` ones were worked out from a log, ``sampled`` ones from counters; only exact ones may be drawn as steps.
     ``token_texts`` holds the text of token ids that a reader may want to show.  Positions count from 0 (``trace[0]`` is the
-    first record kept here), step numbers are the engine's own (:meth:`at`).
+    first record kept here), step numbers are the engine's own (:meth:`at`).  One thread may append while others read.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Trace:
             return self.records[position]
         if position.step not in (None, 1):
             raise ValueError("a slice of a trace holds consecutive steps: leave the stride out")
-        return Trace(self.config, self.model, self.requests.values(), self.records[position], self.fidelity, dict(self.token_texts))
+        return Trace(self.config, self.model, list(self.requests.values()), self.records[position], self.fidelity, dict(self.token_texts))
 
     def __eq__(self, other: object) -> bool:
         return vars(self) == vars(other) if isinstance(other, Trace) else NotImplemented
@@ -102,7 +102,7 @@ class Trace:
 
     def texts(self) -> dict[str, str]:
         """Output text of every known request, by id."""
-        parts: dict[str, list[str]] = {request_id: [] for request_id in self.requests}
+        parts: dict[str, list[str]] = {request_id: [] for request_id in list(self.requests)}
         for record in self.records:
             for sampled in record.sampled:
                 parts.setdefault(sampled.request_id, []).append(sampled.text)
