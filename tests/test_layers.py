@@ -14,14 +14,12 @@ PACKAGE = Path(__file__).parents[1] / "workbench"
 LAYERS = {
     0: {"errors", "_knobs", "config", "request", "plan", "events"},
     1: {"blocks", "prefix", "state", "queues", "kv", "batching", "draft", "planner", "scheduler", "randomness", "policies", "speculative"},
-    2: {"trace", "table", "_tracefile", "_perfetto", "metrics", "explain", "conformance", "limits"},
+    2: {"trace", "table", "_tracefile", "_perfetto", "metrics", "explain", "conformance", "limits", "render"},
     3: {"runners", "models", "tokenizer", "detokenize", "sampler", "shaping", "truncation"},
     4: {"engine", "run", "mailbox", "intake", "texts", "sizing", "interrupts"},
-    5: {"magics", "cli", "doctor", "render", "prompts", "_session", "_options", "_docs", "_listing", "_completion", "__main__"},
+    5: {"magics", "cli", "doctor", "prompts", "_session", "_options", "_docs", "_listing", "_completion", "__main__"},
 }
 LAYER_OF = {room: layer for layer, rooms in LAYERS.items() for room in rooms}
-# A result knows how to draw itself, so that `Out[3]` is a picture; it asks for the drawing code when it is drawn.
-LAZY_UPWARD = {("run", "render")}
 HEAVY = {"torch", "numpy", "transformers", "tokenizers", "safetensors", "huggingface_hub", "gguf", "pandas", "pyarrow", "IPython", "rich"}
 
 
@@ -58,12 +56,10 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__in
 def test_every_file_belongs_to_a_layer_and_its_arrows_point_down(path):
     room = room_of(path)
     assert room in LAYER_OF, f"give {room} a layer in this table"
-    for name, eager in imports(path):
+    for name, _ in imports(path):
         if not name.startswith("workbench.") or name == "workbench.__version__":
             continue
         target = name.split(".")[1]
-        if (room, target) in LAZY_UPWARD and not eager:
-            continue
         if target in LAYER_OF:  # else a name of the package root, which loads what it needs
             assert LAYER_OF[target] <= LAYER_OF[room], f"{room} (L{LAYER_OF[room]}) imports {target} (L{LAYER_OF[target]})"
 

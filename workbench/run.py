@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
 
-from workbench.events import Finished, ModelFacts, StepRecord, TokenLogprobs
+from workbench.events import Finished, ModelFacts, Sampled, StepRecord, TokenLogprobs
 from workbench.metrics import RequestMetrics, RunMetrics, measure
 from workbench.request import Request
 from workbench.trace import Trace
@@ -221,13 +221,19 @@ class Run:
     @property
     def outputs(self) -> list[Completion]:
         """One :class:`Completion` per request, in the order in which they were given."""
-        trace = self.trace
-        metrics = {entry.request_id: entry for entry in measure(trace).requests}
-        return [_completion(request, trace, metrics.get(request.id)) for request in self.requests]
+        return list(self._final_outputs) if self._last is not None else completions(self.requests, self.trace, self.metrics)
+
+    @cached_property
+    def _final_outputs(self) -> list[Completion]:
+        return completions(self.requests, self.trace, self.metrics)
 
     @property
     def metrics(self) -> RunMetrics:
         """Latencies, throughput, cache and speculation figures of the run."""
+        return self._final_metrics if self._last is not None else measure(self.trace)
+
+    @cached_property
+    def _final_metrics(self) -> RunMetrics:
         return measure(self.trace)
 
     @property
@@ -276,32 +282,50 @@ def stream_chunks(launch: Callable[..., Run]) -> Iterator[Chunk]:
         run.wait()
 
 
-def _completion(request: Request, trace: Trace, metrics: RequestMetrics | None) -> Completion:
-    text: list[str] = []
-    tokens: list[int] = []
-    logprobs: list[TokenLogprobs] = []
-    scores: dict[int, TokenLogprobs] = {}
-    end: Finished | None = None
+def completions(requests: Sequence[Request], trace: Trace, metrics: RunMetrics) -> list[Completion]:
+    """What ``trace`` holds of each request's output, in one pass over its records."""
+    drafts = {request.id: _Growing() for request in requests}
     for record in trace.records:
         for sampled in record.sampled:
-            if sampled.request_id == request.id:
-                text.append(sampled.text)
-                tokens += sampled.token_ids
-                logprobs += sampled.logprobs
+            if sampled.request_id in drafts:
+                drafts[sampled.request_id].add(sampled)
         for scored in record.prompt_scores:
-            if scored.request_id == request.id:
-                scores.update(zip(range(scored.start, scored.start + len(scored.logprobs)), scored.logprobs, strict=True))
-        end = next((finished for finished in record.finished if finished.request_id == request.id), end)
-    return Completion(
-        request_id=request.id,
-        index=request.index,
-        prompt=request.prompt,
-        prompt_token_ids=request.prompt_token_ids,
-        text="".join(text),
-        token_ids=tuple(tokens),
-        finish_reason=end.reason if end else None,
-        stop_reason=end.stop_reason if end else None,
-        logprobs=tuple(logprobs),
-        prompt_logprobs=tuple(scores.get(position) for position in range(request.num_prompt_tokens)) if scores else (),
-        metrics=metrics,
-    )
+            if scored.request_id in drafts:
+                drafts[scored.request_id].prompt_scores.update(enumerate(scored.logprobs, start=scored.start))
+        for end in record.finished:
+            if end.request_id in drafts:
+                drafts[end.request_id].end = end
+    figures = {entry.request_id: entry for entry in metrics.requests}
+    return [drafts[request.id].completion(request, figures.get(request.id)) for request in requests]
+
+
+class _Growing:
+    """One output while its records are read."""
+
+    def __init__(self) -> None:
+        self.text: list[str] = []
+        self.token_ids: list[int] = []
+        self.logprobs: list[TokenLogprobs] = []
+        self.prompt_scores: dict[int, TokenLogprobs] = {}
+        self.end: Finished | None = None
+
+    def add(self, sampled: Sampled) -> None:
+        self.text.append(sampled.text)
+        self.token_ids += sampled.token_ids
+        self.logprobs += sampled.logprobs
+
+    def completion(self, request: Request, metrics: RequestMetrics | None) -> Completion:
+        scores = self.prompt_scores
+        return Completion(
+            request_id=request.id,
+            index=request.index,
+            prompt=request.prompt,
+            prompt_token_ids=request.prompt_token_ids,
+            text="".join(self.text),
+            token_ids=tuple(self.token_ids),
+            finish_reason=self.end.reason if self.end else None,
+            stop_reason=self.end.stop_reason if self.end else None,
+            logprobs=tuple(self.logprobs),
+            prompt_logprobs=tuple(scores.get(position) for position in range(request.num_prompt_tokens)) if scores else (),
+            metrics=metrics,
+        )
