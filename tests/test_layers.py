@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "workbench"
 LAYERS = {
     0: {"errors", "_knobs", "config", "request", "plan", "events"},
     1: {"blocks", "prefix", "state", "queues", "kv", "batching", "draft", "planner", "scheduler", "randomness", "policies", "speculative"},
-    2: {"trace", "table", "_tracefile", "_perfetto", "metrics", "explain", "conformance", "limits", "render"},
+    2: {"trace", "table", "_tracefile", "_perfetto", "metrics", "outputs", "explain", "conformance", "limits", "render"},
     3: {"runners", "models", "tokenizer", "detokenize", "sampler", "shaping", "truncation"},
     4: {"engine", "run", "mailbox", "intake", "texts", "sizing", "interrupts"},
     5: {"magics", "cli", "doctor", "prompts", "_session", "_options", "_docs", "_listing", "_completion", "__main__"},
