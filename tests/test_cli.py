@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import _thread
+import importlib.util
 import io
 import json
+import os
 import subprocess
 import sys
 
@@ -194,11 +196,23 @@ def test_doctor_survives_what_it_finds_broken(monkeypatch):
 
 
 def test_lab_opens_the_first_notebook(monkeypatch):
-    called = []
-    monkeypatch.setattr(subprocess, "call", lambda command: called.append(command) or 0)
-    assert main(["lab", "--no-browser", "--port", "8899"]) == DONE
-    assert called[0][1:6] == ["-m", "jupyterlab", "--no-browser", "--port", "8899"]
-    assert called[0][-1].endswith("00_start.ipynb")
+    class Replaced(Exception):
+        pass
+
+    def execv(program, command):
+        assert command[:6] == [program, "-m", "jupyterlab", "--no-browser", "--port", "8899"]
+        assert command[-1].endswith("00_start.ipynb")
+        raise Replaced
+
+    monkeypatch.setattr(os, "execv", execv)
+    with pytest.raises(Replaced):
+        main(["lab", "--no-browser", "--port", "8899"])
+
+
+def test_lab_without_jupyterlab_says_how_to_get_it(monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert main(["lab"]) == FAILED
+    assert "inference-workbench[lab]" in said(capsys)[1]
 
 
 def test_version_and_help(capsys):

@@ -97,13 +97,13 @@ def models(words: list[str]) -> int:
 
 def lab(words: list[str]) -> int:
     """``workbench lab [ARGS]``: JupyterLab on the first notebook; ARGS are JupyterLab's own."""
-    import subprocess
     from importlib.util import find_spec
 
     if find_spec("jupyterlab") is None:
         return _complain("JupyterLab is not installed: pip install 'inference-workbench[lab]'", FAILED)
     as_root = ["--allow-root"] if getattr(os, "geteuid", lambda: 1)() == 0 else []  # in a container everybody is root
-    return subprocess.call([sys.executable, "-m", "jupyterlab", *words, *as_root, str(_start_notebook())])
+    command = [sys.executable, "-m", "jupyterlab", *words, *as_root, str(_start_notebook())]
+    os.execv(command[0], command)  # JupyterLab takes this process's place, and so its signals
 
 
 def doctor(words: list[str]) -> int:
