@@ -129,7 +129,7 @@ def _build(config: ModelConfig, weight: _Weights, path: ExecutionPath) -> Llama:
     tied = config.tied_embeddings or "lm_head.weight" not in weight
     head = embedding if tied else weight("lm_head.weight", (config.vocab_size, config.hidden_size))
     norm = weight("model.norm.weight", (config.hidden_size,)).to(path.compute_dtype)
-    return Llama(config, path.kernels, embedding, layers, norm, path.make_linear(head, None))
+    return Llama(config, path.kernels, embedding, layers, norm, path.make_linear([head], None))
 
 
 def _layer(config: ModelConfig, weight: _Weights, path: ExecutionPath, index: int) -> Layer:
@@ -140,9 +140,9 @@ def _layer(config: ModelConfig, weight: _Weights, path: ExecutionPath, index: in
         return weight(at + name, (size,)).to(path.compute_dtype)
 
     def fused(parts: tuple[tuple[str, int], ...], inputs: int, has_bias: bool) -> Linear:
-        matrix = torch.cat([weight(f"{at}{name}.weight", (size, inputs)) for name, size in parts])
+        matrices = [weight(f"{at}{name}.weight", (size, inputs)) for name, size in parts]
         bias = torch.cat([vector(f"{name}.bias", size) for name, size in parts]) if has_bias else None
-        return path.make_linear(matrix, bias)
+        return path.make_linear(matrices, bias)
 
     attention, mlp = "self_attn.", "mlp."
     qkv = ((attention + "q_proj", queries), (attention + "k_proj", keys), (attention + "v_proj", keys))

@@ -87,6 +87,29 @@ static void rows_of_panel(const float *x, int64_t rows, int64_t inputs, const ui
 }
 
 typedef struct {
+    const uint16_t *weight;
+    uint16_t *packed;
+    int64_t first, outputs, inputs;
+} Pack;
+
+static void pack_panel(const void *job, int64_t piece) {
+    const Pack *p = job;
+    int64_t panel = p->first / PANEL + piece;
+    for (int64_t lane = 0; lane < PANEL; lane++) {
+        int64_t output = panel * PANEL + lane - p->first;
+        if (output < 0 || output >= p->outputs) continue;
+        uint16_t *to = p->packed + panel * PANEL * p->inputs + 2 * (lane % LANES) + lane / LANES;
+        for (int64_t k = 0; k < p->inputs; k++) to[k * PANEL] = p->weight[output * p->inputs + k];
+    }
+}
+
+/* Lay out one of the matrices that are fused into a projection: its outputs become those from `first` on. */
+void wb_pack(const uint16_t *weight, uint16_t *packed, int64_t first, int64_t outputs, int64_t inputs, int32_t threads) {
+    Pack job = {weight, packed, first, outputs, inputs};
+    run_pieces(pack_panel, &job, (first + outputs + PANEL - 1) / PANEL - first / PANEL, threads);
+}
+
+typedef struct {
     const float *x, *bias;
     const uint32_t *packed;
     float *y;

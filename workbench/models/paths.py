@@ -66,7 +66,7 @@ def _onednn_usable(dtype: torch.dtype) -> bool:
     """Try it: builds of torch and CPUs differ in what oneDNN offers."""
     try:
         with torch.inference_mode():
-            onednn_prepacked(torch.zeros(16, 16, dtype=dtype), None)(torch.zeros(1, 16, dtype=dtype))
+            onednn_prepacked([torch.zeros(16, 16, dtype=dtype)], None)(torch.zeros(1, 16, dtype=dtype))
     except (RuntimeError, AttributeError, NotImplementedError):
         return False
     return True

@@ -6,6 +6,7 @@ every plan, so the same plan on the same cache always gives the same output.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 
@@ -52,7 +53,7 @@ class TorchRunner:
         config, path = self.loaded.config, self.loaded.path
         shape = (2, self.num_blocks + NULL_BLOCKS, self.block_size, config.num_kv_heads, config.head_dim)
         try:
-            return [torch.zeros(shape, dtype=path.dtype, device=self.loaded.device) for _ in range(config.num_layers)]
+            return [_zeros(shape, path.dtype, self.loaded.device) for _ in range(config.num_layers)]
         except (RuntimeError, MemoryError):  # torch reports exhausted CPU memory as a plain RuntimeError
             size_gb = kv_bytes_per_block(self.loaded, self.block_size) * (self.num_blocks + NULL_BLOCKS) / 1e9
             raise ConfigError(
@@ -94,6 +95,13 @@ class TorchRunner:
     def close(self) -> None:
         """Give back the KV memory; calling it twice is harmless."""
         self.kv, self.last_logits = [], None
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros whose pages, on a CPU, cost time and memory only when they are first used (torch would write them all now)."""
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, np.uint8)).view(dtype).view(shape)
 
 
 def _scored_tokens(row: PlanRow) -> int:
