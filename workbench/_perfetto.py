@@ -13,10 +13,9 @@ from typing import Any
 
 import msgspec
 
-from workbench._tracefile import replace_file
+from workbench._tracefile import Content, replace_file
 from workbench.errors import TraceError
 from workbench.events import StepRecord
-from workbench.trace import Trace
 
 Event = dict[str, Any]
 
@@ -25,7 +24,7 @@ _STEPS_TID, _PHASES_TID, _FIRST_REQUEST_TID = 1, 2, 10
 _PHASES = ("plan", "prepare", "forward", "sample", "commit")
 
 
-def write_perfetto(trace: Trace, path: Path) -> Path:
+def write_perfetto(trace: Content, path: Path) -> Path:
     """Write the events of ``trace`` to ``path``; raises :class:`TraceError` when that is impossible."""
     try:
         data = msgspec.json.encode({"traceEvents": list(trace_events(trace)), "displayTimeUnit": "ms"})
@@ -35,7 +34,7 @@ def write_perfetto(trace: Trace, path: Path) -> Path:
     return path
 
 
-def trace_events(trace: Trace) -> Iterator[Event]:
+def trace_events(trace: Content) -> Iterator[Event]:
     """Yield every event: names of tracks first, then the steps in order."""
     tids = {request_id: _FIRST_REQUEST_TID + number for number, request_id in enumerate(_request_ids(trace))}
     yield from _names(trace, tids)
@@ -48,8 +47,8 @@ def trace_events(trace: Trace) -> Iterator[Event]:
         yield from _counters(record, start)
 
 
-def _request_ids(trace: Trace) -> dict[str, None]:
-    found = dict.fromkeys(trace.requests)
+def _request_ids(trace: Content) -> dict[str, None]:
+    found = dict.fromkeys(request.id for request in trace.requests)
     for record in trace.records:
         for rows in (record.scheduled, record.arrived, record.finished):
             found.update(dict.fromkeys(row.request_id for row in rows))
@@ -57,7 +56,7 @@ def _request_ids(trace: Trace) -> dict[str, None]:
     return found
 
 
-def _names(trace: Trace, tids: dict[str, int]) -> Iterator[Event]:
+def _names(trace: Content, tids: dict[str, int]) -> Iterator[Event]:
     yield {"ph": "M", "pid": _PID, "name": "process_name", "args": {"name": f"engine {trace.model.name}"}}
     for order, (name, tid) in enumerate([("steps", _STEPS_TID), ("phases", _PHASES_TID), *tids.items()]):
         yield {"ph": "M", "pid": _PID, "tid": tid, "name": "thread_name", "args": {"name": name}}

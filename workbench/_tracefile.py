@@ -21,16 +21,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import msgspec
 
 from workbench.config import EngineConfig
 from workbench.errors import ConfigError, RequestError, TraceError
-from workbench.events import TRACE_VERSION, ModelFacts, StepRecord
+from workbench.events import TRACE_VERSION, Fidelity, ModelFacts, StepRecord
 from workbench.request import Request, SamplingParams
-from workbench.trace import Fidelity, Trace
 
 MAGIC = b"\x89wbt\r\n\x1a\n"
 _HEAD = struct.Struct(">8sHQQ")
@@ -40,6 +39,17 @@ MAX_BODY_BYTES = 4 << 30
 """Longest body that is unpacked: about three million steps of 16 requests."""
 _MAX_RATIO = 1100  # zlib's format cannot reach more than 1032 to 1
 _LEVEL = 6  # by measurement, see benchmarks/trace_size.py
+
+
+class Content(NamedTuple):
+    """What a trace holds, in the order of ``Trace``'s arguments."""
+
+    config: EngineConfig
+    model: ModelFacts
+    requests: list[Request]
+    records: list[StepRecord]
+    fidelity: Fidelity
+    token_texts: dict[int, str]
 
 
 # Settings check themselves when they are made, by their knobs; msgspec reads them as plain mappings.
@@ -74,10 +84,10 @@ class _Body(msgspec.Struct, array_like=True):
     token_texts: dict[int, str]
     records: list[StepRecord]
 
-    def thaw(self) -> Trace:
+    def thaw(self) -> Content:
         config = EngineConfig(**_known(EngineConfig, self.config))
         requests = [request.thaw() for request in self.requests]
-        return Trace(config, self.model, requests, self.records, self.fidelity, self.token_texts)
+        return Content(config, self.model, requests, self.records, self.fidelity, self.token_texts)
 
 
 def _known(cls: type[msgspec.Struct], settings: _Settings) -> _Settings:
@@ -85,12 +95,12 @@ def _known(cls: type[msgspec.Struct], settings: _Settings) -> _Settings:
     return {name: value for name, value in settings.items() if name in cls.__struct_fields__}
 
 
-def write_trace(trace: Trace, path: Path) -> Path:
-    """Write ``trace`` to ``path`` through a temporary file beside it; returns the path.
+def write_trace(content: Content, path: Path) -> Path:
+    """Write ``content`` to ``path`` through a temporary file beside it; returns the path.
 
     Raises :class:`TraceError` when the place cannot be written or the trace holds text that is not valid Unicode.
     """
-    body = (trace.config, trace.model, trace.fidelity, tuple(trace.requests.values()), trace.token_texts, trace.records)
+    body = (content.config, content.model, content.fidelity, content.requests, content.token_texts, content.records)
     try:
         raw = msgspec.msgpack.encode(body)
     except (UnicodeEncodeError, OverflowError) as error:
@@ -101,8 +111,8 @@ def write_trace(trace: Trace, path: Path) -> Path:
     return path
 
 
-def read_trace(path: Path) -> Trace:
-    """Return the trace in the file at ``path``; every way in which the file can be wrong raises :class:`TraceError`."""
+def read_trace(path: Path) -> Content:
+    """Return what is in the file at ``path``; every way in which the file can be wrong raises :class:`TraceError`."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -157,7 +167,7 @@ def _inflate(packed: memoryview, raw_bytes: int) -> bytes:
     return raw
 
 
-def _decode(raw: bytes) -> Trace:
+def _decode(raw: bytes) -> Content:
     try:
         with _no_collection():
             return msgspec.msgpack.decode(raw, type=_Body).thaw()

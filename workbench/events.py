@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 
 TRACE_VERSION = 1
+Fidelity = Literal["exact", "reconstructed", "sampled"]
 
 
 class Verdict(StrEnum):

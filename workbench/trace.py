@@ -9,16 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, overload
+from typing import overload
 
+from workbench._perfetto import write_perfetto
+from workbench._tracefile import Content, read_trace, write_trace
 from workbench.config import EngineConfig
-from workbench.events import ModelFacts, StepRecord
+from workbench.events import Fidelity, ModelFacts, StepRecord
 from workbench.request import Request
-
-if TYPE_CHECKING:
-    from workbench.table import StepTable
-
-Fidelity = Literal["exact", "reconstructed", "sampled"]
+from workbench.table import StepTable
 
 
 class Trace:
@@ -96,8 +94,6 @@ class Trace:
     @property
     def steps(self) -> StepTable:
         """The steps as a table: prints aligned, and ``to_pandas()`` / ``to_arrow()`` convert it."""
-        from workbench.table import StepTable
-
         return StepTable(self.records)
 
     def texts(self) -> dict[str, str]:
@@ -108,17 +104,17 @@ class Trace:
                 parts.setdefault(sampled.request_id, []).append(sampled.text)
         return {request_id: "".join(pieces) for request_id, pieces in parts.items()}
 
+    @property
+    def _content(self) -> Content:
+        return Content(self.config, self.model, list(self.requests.values()), self.records, self.fidelity, self.token_texts)
+
     def save(self, path: str | PathLike[str]) -> Path:
         """Write the trace to one file (``.wbt`` by convention), replacing an older one only when complete."""
-        from workbench._tracefile import write_trace
-
-        return write_trace(self, Path(path))
+        return write_trace(self._content, Path(path))
 
     def to_perfetto(self, path: str | PathLike[str]) -> Path:
         """Write a Chrome trace-event JSON file, which https://ui.perfetto.dev and chrome://tracing open."""
-        from workbench._perfetto import write_perfetto
-
-        return write_perfetto(self, Path(path))
+        return write_perfetto(self._content, Path(path))
 
 
 def load_trace(path: str | PathLike[str]) -> Trace:
@@ -126,6 +122,4 @@ def load_trace(path: str | PathLike[str]) -> Trace:
 
     Raises :class:`~workbench.errors.TraceError` when the file is missing, foreign, cut, corrupt or newer than this version.
     """
-    from workbench._tracefile import read_trace
-
-    return read_trace(Path(path))
+    return Trace(*read_trace(Path(path)))
