@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.models.chat_template import ChatTemplate
 from workbench.errors import ModelError, ModelIntegrityError, RequestError
+from workbench.models.chat_template import ChatTemplate
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend

@@ -30,7 +30,7 @@ def load_model(
     from workbench.models.store import resolve
     from workbench.models.threads import torch_threads
 
-    folder = Path(resolve(str(model)))
+    folder = resolve(str(model), trust_remote_code=trust_remote_code)
     with torch_threads(num_threads):
         return load_folder(folder, name=_name_of(model), dtype=dtype, device=device, trust_remote_code=trust_remote_code)
 

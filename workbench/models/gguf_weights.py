@@ -64,6 +64,9 @@ def _hf_names(file: GGUFFile, config: dict[str, Any]) -> dict[str, str]:
             problem = f"{file.path.name} has a tensor {name!r} that our forward pass would ignore"
             raise UnsupportedModelError(f"{problem}: use the model's safetensors instead")
         names[name] = hf_name
+    if config["num_hidden_layers"] > len(names):
+        problem = f"{file.path.name} declares {config['num_hidden_layers']:,} layers and has {len(names)} tensors"
+        raise ModelIntegrityError(f"{problem}: it is not a complete model")
     expected = ["token_embd.weight", "output_norm.weight"]
     expected += [f"blk.{layer}.{part}.weight" for layer in range(config["num_hidden_layers"]) for part in _EVERY_LAYER_HAS]
     missing = [name for name in expected if name not in names]

@@ -6,17 +6,17 @@ kernel may use different numbers.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 
+from workbench.limits import cpu_limit
+
 
 def default_num_threads() -> int:
-    """What torch would take, but no more than this process may run at once (affinity, container quota)."""
-    return max(1, min(torch.get_num_threads(), _affinity(), _quota()))
+    """What torch would take, but no more than this process may run at once (affinity, container and hub limits)."""
+    return min(torch.get_num_threads(), cpu_limit())
 
 
 @contextmanager
@@ -31,19 +31,3 @@ def torch_threads(count: int | None) -> Iterator[None]:
     finally:
         if wanted != before:
             torch.set_num_threads(before)
-
-
-def _affinity() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _quota(root: Path = Path("/sys/fs/cgroup")) -> int:
-    """Whole CPUs of a container's quota (cgroup v2, then v1), rounded up; a large number where there is none."""
-    try:
-        quota, period = (root / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        try:
-            quota, period = ((root / "cpu" / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
-        except OSError:
-            return 1 << 30
-    return -(-int(quota) // int(period)) if quota.isdigit() else 1 << 30
