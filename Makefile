@@ -14,18 +14,22 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 p
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt
-INPUTS := pyproject.toml constraints.txt
+FETCH := $(BIN)/workbench models fetch --quiet
+INPUTS := $(VENV)/.made pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test lint format bench docs model clean
+.PHONY: help lab test lint format bench docs clean
+.NOTPARALLEL:
 
 help: ## what each target does
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-lab: $(VENV)/.lab model ## set up, then open JupyterLab on the first notebook (ARGS="--no-browser --port 8899")
+lab: $(VENV)/.lab ## set up, then open JupyterLab on the first notebook (ARGS="--no-browser --port 8899")
+	@$(FETCH)
 	$(BIN)/workbench lab $(ARGS)
 
-test: $(VENV)/.test model ## set up, then run every test (ARGS="-k scheduler")
+test: $(VENV)/.test ## set up, then run every test (ARGS="-k scheduler")
+	@$(FETCH)
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/.lint ## ruff and mypy
@@ -35,14 +39,12 @@ lint: $(VENV)/.lint ## ruff and mypy
 format: $(VENV)/.lint ## let ruff repair what it can
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.test model ## tokens/s and GB/s next to transformers.generate
+bench: $(VENV)/.test ## tokens/s and GB/s next to transformers.generate
+	@$(FETCH)
 	$(BIN)/python -m benchmarks $(ARGS)
 
-docs: $(VENV)/.test model ## write the generated parts of the docs
+docs: $(VENV)/.test ## write the generated parts of the docs
 	$(BIN)/python -m workbench._docs
-
-model: $(VENV)/.base ## put the default model into the cache
-	@$(BIN)/workbench models fetch --quiet
 
 clean: ## remove the environment and everything that was built
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -54,18 +56,14 @@ $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/.base: $(VENV)/.made $(INPUTS)
-	$(PIP) -e .
-	@touch $@
-
-$(VENV)/.lab: $(VENV)/.base
+$(VENV)/.lab: $(INPUTS)
 	$(PIP) -e ".[lab,data]"
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.base
+$(VENV)/.test: $(INPUTS)
 	$(PIP) -e ".[test]"
 	@touch $@
 
-$(VENV)/.lint: $(VENV)/.base
-	$(PIP) -e ".[lint,test]"
+$(VENV)/.lint: $(INPUTS)
+	$(PIP) -e ".[lint]"
 	@touch $@
