@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pytest
 import tiny_models
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -48,9 +49,17 @@ def differences(reference, got):
 # -- a tiny random model: any scheduling at all --------------------------------------------------------------------------
 
 
+CUDA = pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")])
+
+
+@pytest.fixture(scope="module", params=["cpu", CUDA])
+def device(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return tiny_models.load("llama", tmp_path_factory.mktemp("tiny"))
+def tiny(tmp_path_factory, device):
+    return tiny_models.load("llama", tmp_path_factory.mktemp("tiny"), device=device)
 
 
 TOKENS = [[(7 * i + j * j) % 101 for j in range(length)] for i, length in enumerate((3, 17, 40, 40, 9, 25))]
@@ -129,8 +138,8 @@ def test_the_same_engine_seed_gives_the_same_run_and_another_one_does_not(tiny):
 
 
 @pytest.fixture(scope="module")
-def smollm2():
-    return load_model("smollm2", dtype="float32")
+def smollm2(device):
+    return load_model("smollm2", dtype="float32", device=device)
 
 
 @pytest.fixture(scope="module")
