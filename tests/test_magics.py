@@ -8,6 +8,7 @@ from scripted_cells import ANSWER, SpeakingRunner, speaking_engine
 from traitlets.config import Config
 
 from workbench import EngineConfig, IntegrityError, Run
+from workbench._options import KNOBS
 from workbench.errors import UnknownModelError
 
 
@@ -199,6 +200,20 @@ def test_config_sets_the_defaults_of_later_cells(shell):
     assert len(run.outputs[0].token_ids) == 2
     assert run.trace.requests["r0"].sampling.stop_token_ids == (7,)
     assert shell.run_cell("%infer config max_tokens").result.rows[0][:2] == ("max_tokens", "2")
+
+
+def test_config_defaults_hold_for_an_engine_of_the_notebook_as_well(shell):
+    shell.user_ns["engine"] = speaking_engine()
+    shell.run_cell("%config InferMagics.max_tokens = 2\n%config InferMagics.num_blocks = 9")
+    assert len(shell.run_cell("%%infer --engine engine\nhello").result.outputs[0].token_ids) == 2
+
+
+@pytest.mark.parametrize("knob", sorted(KNOBS))
+def test_every_knob_has_a_default_that_config_can_set_again(shell, knob, caplog):
+    before = getattr(magics_of(shell), knob)
+    shell.run_cell(f"%config InferMagics.{knob} = {before!r}")
+    assert not caplog.text
+    assert magics_of(shell).defaults() == {}
 
 
 def test_config_refuses_an_impossible_default(shell, caplog):

@@ -55,12 +55,13 @@ class Chosen(msgspec.Struct):
         sampling = {name: value for name, value in known.items() if name in _SAMPLING_KNOBS and name not in _CONFIG_KNOBS}
         return EngineConfig(**config), SamplingParams.of(**sampling | self.sampling)
 
-    def on_existing_engine(self) -> dict[str, Any]:
-        """Sampling parameters for an engine that is already built; engine knobs raise ``OptionError``."""
+    def on_existing_engine(self, defaults: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Sampling parameters for an engine that is already built, ``defaults`` underneath; typed engine knobs raise ``OptionError``."""
         fixed = [KNOBS[name].flag for name in self.config if name != "seed"]
         if fixed:
             raise OptionError(f"{', '.join(fixed)} cannot be set on an existing engine: leave it out, or leave out --engine for a new one")
-        return self.config | self.sampling
+        sampling = {name: value for name, value in (defaults or {}).items() if name in _SAMPLING_KNOBS}
+        return sampling | self.config | self.sampling
 
 
 class Options(argparse.ArgumentParser):

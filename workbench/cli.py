@@ -95,7 +95,7 @@ def models(words: list[str]) -> int:
     return actions[chosen.action](chosen)
 
 
-def lab(words: list[str]) -> int:
+def lab(words: list[str]) -> int:  # noqa: RET503 - execv does not return
     """``workbench lab [ARGS]``: JupyterLab on the first notebook; ARGS are JupyterLab's own."""
     from importlib.util import find_spec
 

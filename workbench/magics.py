@@ -55,7 +55,7 @@ class KnobTrait(TraitType[Any, Any]):
     """A ``%config`` default for one knob, checked like the knob itself."""
 
     def __init__(self, knob: Knob) -> None:
-        super().__init__(default_value=knob.default, allow_none=True, help=knob.help, config=True)
+        super().__init__(default_value=knob.default, allow_none=knob.optional, help=knob.help, config=True)
         self._knob = knob
 
     def validate(self, obj: Any, value: Any) -> Any:
@@ -120,7 +120,7 @@ class InferMagics(_Defaults):  # type: ignore[misc]
         if name is None:
             config, sampling = chosen.settings(self.defaults())
             return self.session.engine(config), {"sampling": sampling}
-        return self._existing_engine(name), chosen.on_existing_engine()
+        return self._existing_engine(name), chosen.on_existing_engine(self.defaults())
 
     def _existing_engine(self, name: str) -> Engine:
         from workbench.engine import Engine
@@ -242,8 +242,9 @@ def _shown(value: Any) -> str:
 
 
 _ABOUT = "Run the prompts of this cell through an inference engine and record every step."
-_NOTES = """The body is one prompt per line; a line --- switches to prompts of several lines, divided by --- lines. It is data: nothing in it is
-expanded. With --yaml it is a list of requests, such as  - {prompt: Hi, arrival_step: 3, priority: -1, sampling: {max_tokens: 8}}.
+_NOTES = """The body is one prompt per line; a line --- switches to prompts of several lines, divided by --- lines.
+It is data: nothing in it is expanded. With --yaml it is a list of requests with settings of their own, such as
+  - {prompt: Hi, arrival_step: 3, priority: -1, sampling: {max_tokens: 8}}
 
 ■ Interrupt ends the run and returns what there is. The result is the cell's value (_ and Out); a last ; hides it."""
 
