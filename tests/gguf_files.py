@@ -18,6 +18,7 @@ RENAMED = {
     "post_attention_layernorm": "ffn_norm", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
 }  # fmt: skip
 WHOLE = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight", "lm_head.weight": "output.weight"}
+TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.role }} {{ m.content }}<|im_end|>{% endfor %}"
 REORDERED = ("llama", "mistral", "smollm3")
 
 
@@ -68,7 +69,8 @@ def write(
     tokens, types, merges = vocabulary()
     values: dict[str, Any] = {
         "block_count": config.num_hidden_layers, "context_length": config.max_position_embeddings,
-        "embedding_length": config.hidden_size, "feed_forward_length": config.intermediate_size, "attention.head_count": config.num_attention_heads, "attention.head_count_kv": config.num_key_value_heads,
+        "embedding_length": config.hidden_size, "feed_forward_length": config.intermediate_size,
+        "attention.head_count": config.num_attention_heads, "attention.head_count_kv": config.num_key_value_heads,
         "attention.layer_norm_rms_epsilon": config.rms_norm_eps,
         "rope.freq_base": config.rope_parameters["rope_theta"],
     }  # fmt: skip
@@ -78,7 +80,7 @@ def write(
     values |= {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "smollm", "tokenizer.ggml.bos_token_id": 1,
                "tokenizer.ggml.eos_token_id": 2, "tokenizer.ggml.unknown_token_id": 0, "tokenizer.ggml.padding_token_id": 2,
                "tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": types, "tokenizer.ggml.merges": merges,
-               "tokenizer.chat_template": "{% for m in messages %}<|im_start|>{{ m.role }} {{ m.content }}<|im_end|>{% endfor %}"}  # fmt: skip
+               "tokenizer.chat_template": TEMPLATE}  # fmt: skip
     values |= {key.replace("__", "."): value for key, value in extra.items()}
     writer = gguf.GGUFWriter(str(path), family)
     for key, value in values.items():

@@ -214,6 +214,26 @@ def test_a_mixture_of_experts_is_refused(tmp_path):
     assert "8 experts" in refusal(files.write(tmp_path / "m.gguf", llama__expert_count=8), tmp_path, UnsupportedModelError)
 
 
+WRONG_KINDS = {
+    "tokenizer__ggml__eos_token_id": "two",
+    "tokenizer__ggml__tokens": "text",
+    "tokenizer__ggml__merges": [1, 2],
+    "llama__block_count": "three",
+    "llama__rope__freq_base": "x",
+    "llama__attention__head_count_kv": 4,
+}
+
+
+@pytest.mark.parametrize("key", WRONG_KINDS)
+def test_a_value_of_the_wrong_kind_is_refused(tmp_path, key):
+    refusal(files.write(tmp_path / "m.gguf", **{key: WRONG_KINDS[key]}), tmp_path, ModelIntegrityError)
+
+
+def test_values_that_differ_by_layer_are_refused(tmp_path):
+    source = files.write(tmp_path / "m.gguf", llama__attention__head_count_kv=[2, 2, 1])
+    assert "layer by layer" in refusal(source, tmp_path, UnsupportedModelError)
+
+
 def test_a_missing_tensor_is_named(tmp_path):
     tensors = files.tensors_of("llama")
     del tensors["blk.1.ffn_up.weight"]

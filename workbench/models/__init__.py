@@ -24,7 +24,8 @@ def load_model(
 ) -> LoadedModel:
     """Find, convert where needed, and load a model: a known name, a folder, a GGUF file or a hub id.
 
-    ``num_threads`` bounds the threads that laying out the weights uses.  Raises the errors of ``store.resolve`` and ``loading.load_folder``.
+    ``num_threads`` bounds the threads that laying out the weights uses.  Raises the errors of ``store.resolve`` and of
+    ``loading.load_folder``.
     """
     from workbench.models.loading import load_folder
     from workbench.models.store import resolve

@@ -6,9 +6,10 @@ Knows the file format and nothing of models: metadata, tensor directory, and one
 
 from __future__ import annotations
 
+import math
 import mmap
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ VERSIONS = (2, 3)
 _MAX_DIMENSIONS = 4
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _STRING, _ARRAY = 8, 9
+
+Kind = tuple[str, type]  # ("one", int) or ("list", str)
 
 
 class TensorInfo(msgspec.Struct, frozen=True):
@@ -80,6 +83,19 @@ class GGUFFile:
     def get(self, key: str, default: Any = None) -> Any:
         """A metadata value below the architecture's own prefix: ``get("block_count")`` reads ``llama.block_count``."""
         return self.metadata.get(f"{self.architecture}.{key}", default)
+
+    def check_kinds(self, kinds: Mapping[str, Kind]) -> None:
+        """Raise :class:`ModelIntegrityError` for the first of these metadata values that is there but of another kind.
+
+        Numbers must be finite and not negative; a list is described by the kind of its entries.
+        """
+        for key, kind in kinds.items():
+            value = self.metadata.get(key)
+            is_list = isinstance(value, list)
+            entries: list[object] = value if is_list else [value]
+            if value is not None and (is_list != (kind[0] == "list") or not all(_is_a(entry, kind[1]) for entry in entries)):
+                shown = repr(value) if len(repr(value)) <= 40 else f"{repr(value)[:39]}…"
+                raise ModelIntegrityError(f"{self.path.name} gives {key} the value {shown}: the header is damaged")
 
     def tensor(self, name: str) -> np.ndarray:
         """The named tensor, dequantised: float32 ``[rows, columns]`` (or ``[n]``)."""
@@ -195,6 +211,12 @@ class _Cursor:
             )
         self.offset = start + num_bytes
         return start
+
+
+def _is_a(value: object, kind: type) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return type(value) is kind
+    return (type(value) is kind or kind is float) and math.isfinite(value) and value >= 0
 
 
 def _num_bytes(file_name: str, name: str, shape: tuple[int, ...], type_id: int) -> int:

@@ -23,6 +23,11 @@ ARCHITECTURES = {
 # Architectures whose q and k rows the GGUF converter reorders from rotate-half to interleaved rotary pairs.
 INTERLEAVED_ROTARY = frozenset({"llama", "smollm3"})
 
+_INTEGERS = (
+    "block_count", "embedding_length", "feed_forward_length", "attention.head_count", "attention.head_count_kv",
+    "attention.key_length", "context_length", "expert_count", "rope.scaling.original_context_length",
+)  # fmt: skip
+_NUMBERS = ("attention.layer_norm_rms_epsilon", "rope.freq_base", "rope.scaling.factor")
 _REQUIRED = ("block_count", "embedding_length", "feed_forward_length", "attention.head_count", "context_length")
 _DEFAULT_ROPE_THETA = 10_000.0
 
@@ -67,16 +72,28 @@ def _refuse_foreign(file: GGUFFile) -> None:
         known = ", ".join(sorted(ARCHITECTURES))
         problem = f"{name} holds a model of architecture {file.architecture!r}"
         raise UnsupportedModelError(f"{problem}; supported in GGUF: {known} (Mistral files say llama)")
-    if file.get("expert_count", 0):
+    if file.get("expert_count"):
         raise UnsupportedModelError(f"{name} is a mixture of {file.get('expert_count')} experts; only dense models are supported")
+    by_layer = [key for key in _INTEGERS if isinstance(file.get(key), list)]
+    if by_layer:
+        raise UnsupportedModelError(f"{name} gives {by_layer[0]} layer by layer; only models with equal layers are supported")
+    _check_numbers(file)
+
+
+def _check_numbers(file: GGUFFile) -> None:
+    """Refuse numbers that contradict each other, before anything is computed from them."""
+    prefix = file.architecture
+    file.check_kinds({f"{prefix}.{key}": ("one", int) for key in _INTEGERS})
+    file.check_kinds({f"{prefix}.{key}": ("one", float) for key in _NUMBERS} | {f"{prefix}.rope.scaling.type": ("one", str)})
     for key in _REQUIRED:
-        value = file.get(key)
-        if isinstance(value, list):
-            raise UnsupportedModelError(f"{name} gives {key} layer by layer; only models with equal layers are supported")
-        if not isinstance(value, int) or value < 1:
-            raise ModelIntegrityError(f"{name} says {file.architecture}.{key} is {value!r}: the header is damaged or incomplete")
-    if isinstance(file.get("attention.head_count_kv"), list):
-        raise UnsupportedModelError(f"{name} gives attention.head_count_kv layer by layer; only models with equal layers are supported")
+        if not file.get(key):
+            raise ModelIntegrityError(f"{file.path.name} says {prefix}.{key} is {file.get(key)!r}: the header is damaged or incomplete")
+    num_heads = file.get("attention.head_count")
+    num_kv_heads = file.get("attention.head_count_kv", num_heads)
+    head_dim = file.get("attention.key_length", file.get("embedding_length") // num_heads)
+    if not num_kv_heads or num_heads % num_kv_heads or not head_dim or head_dim % 2:
+        problem = f"{file.path.name} has {num_heads} heads for {num_kv_heads} KV heads, of {head_dim} values each"
+        raise ModelIntegrityError(f"{problem}: the header is damaged")
 
 
 def _num_embeddings(file: GGUFFile) -> int:
@@ -113,11 +130,13 @@ def _llama3_scaling(file: GGUFFile) -> dict[str, Any]:
     The published models share the low and high frequency factors 1 and 4 and an original context of 8,192; only
     ``factor`` differs.  The guess is checked by computing the factors again (Llama 3.1's formula).
     """
-    stored = [float(value) for value in file.tensor("rope_freqs.weight")]
+    stored = [float(value) for value in file.tensor("rope_freqs.weight").reshape(-1)]
+    if not stored or not min(stored) > 0 or not math.isfinite(max(stored)):
+        raise ModelIntegrityError(f"{file.path.name} has rotary frequency factors that are no positive numbers: the file is damaged")
     guess = {"rope_type": "llama3", "factor": _clean(max(stored)), "low_freq_factor": 1.0, "high_freq_factor": 4.0}
     guess["original_max_position_embeddings"] = 8192
     computed = llama3_factors(len(stored), file.get("rope.freq_base", _DEFAULT_ROPE_THETA), guess)
-    if any(not math.isclose(one, other, rel_tol=1e-3) for one, other in zip(stored, computed, strict=True)):
+    if not all(math.isclose(one, other, rel_tol=1e-3) for one, other in zip(stored, computed, strict=True)):
         problem = f"{file.path.name} has rotary frequency factors that are not Llama 3's"
         raise UnsupportedModelError(f"{problem}: use the model's safetensors instead")
     return guess

@@ -12,12 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import ModelIntegrityError, UnsupportedModelError
-from workbench.models.gguf import GGUFFile
+from workbench.models.gguf import GGUFFile, Kind
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _CONTROL, _USER_DEFINED = 3, 4
+_TEXTS, _SWITCHES = ("ggml.model", "ggml.pre", "chat_template"), ("ggml.add_bos_token", "ggml.add_space_prefix")
+_LISTS: dict[str, Kind] = {
+    "tokenizer.ggml.tokens": ("list", str),
+    "tokenizer.ggml.merges": ("list", str),
+    "tokenizer.ggml.token_type": ("list", int),
+}
 _NAMED = {"bos_token": "bos_token_id", "eos_token": "eos_token_id", "unk_token": "unknown_token_id", "pad_token": "padding_token_id"}
 
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -40,6 +46,7 @@ def write_tokenizer(file: GGUFFile, folder: Path) -> dict[str, Any]:
 
     Raises :class:`UnsupportedModelError` for a pre-tokenizer that we do not know.
     """
+    _check_kinds(file)
     tokens = _tokens(file)
     ids = {name: _special_id(file, key, len(tokens)) for name, key in _NAMED.items()}
     build_tokenizer(file).save(str(folder / "tokenizer.json"), pretty=False)
@@ -60,6 +67,7 @@ def write_tokenizer(file: GGUFFile, folder: Path) -> dict[str, Any]:
 
 def build_tokenizer(file: GGUFFile) -> Tokenizer:
     """The tokenizer that ``file`` describes."""
+    _check_kinds(file)
     kind = file.metadata.get("tokenizer.ggml.model")
     if kind not in ("gpt2", "llama"):
         known = "gpt2 (byte-level BPE) and llama (SentencePiece BPE)"
@@ -69,6 +77,14 @@ def build_tokenizer(file: GGUFFile) -> Tokenizer:
     if adds_bos(file):
         _prefix_bos(tokenizer, file)
     return tokenizer
+
+
+def _check_kinds(file: GGUFFile) -> None:
+    ids = [f"ggml.{key}" for key in (*_NAMED.values(), "eot_token_id")]
+    file.check_kinds(_LISTS)
+    file.check_kinds({f"tokenizer.{key}": ("one", str) for key in _TEXTS})
+    file.check_kinds({f"tokenizer.{key}": ("one", bool) for key in _SWITCHES})
+    file.check_kinds({f"tokenizer.{key}": ("one", int) for key in ids})
 
 
 def adds_bos(file: GGUFFile) -> bool:
@@ -85,7 +101,7 @@ def _byte_level(file: GGUFFile) -> Tokenizer:
     pre = file.metadata.get("tokenizer.ggml.pre", "default")
     pairs = [merge.split(" ") for merge in file.metadata.get("tokenizer.ggml.merges", ())]
     vocabulary = {token: index for index, token in enumerate(_tokens(file))}
-    known = [(first, second) for first, second in (pair for pair in pairs if len(pair) == 2) if first + second in vocabulary]
+    known = [(pair[0], pair[1]) for pair in pairs if len(pair) == 2 and {*pair, "".join(pair)} <= vocabulary.keys()]
     if len(known) != len(pairs) or not known:
         damaged = len(pairs) - len(known)
         raise ModelIntegrityError(f"{file.path.name} has {damaged} damaged merges of {len(pairs)}: its tokenizer cannot be rebuilt")
@@ -112,11 +128,11 @@ def _sentencepiece(file: GGUFFile) -> Tokenizer:
     from tokenizers import Tokenizer, decoders, models, normalizers
 
     tokens = _tokens(file)
-    scores = file.metadata.get("tokenizer.ggml.scores") or []
-    if len(scores) != len(tokens):
-        raise ModelIntegrityError(f"{file.path.name} has {len(tokens):,} tokens and {len(scores):,} scores: the header is damaged")
+    scores = file.metadata.get("tokenizer.ggml.scores", [])
+    if not isinstance(scores, list) or len(scores) != len(tokens) or not all(isinstance(score, float) for score in scores):
+        raise ModelIntegrityError(f"{file.path.name} has {len(tokens):,} tokens, but not as many scores: the header is damaged")
     vocabulary = {token: index for index, token in enumerate(tokens)}
-    unknown = tokens[file.metadata.get("tokenizer.ggml.unknown_token_id", 0)]
+    unknown = tokens[_special_id(file, "unknown_token_id", len(tokens)) or 0]
     merges = _merges_of_scores(vocabulary, scores)
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, unk_token=unknown, fuse_unk=True, byte_fallback=True))
     prefix = [normalizers.Prepend("▁")] if file.metadata.get("tokenizer.ggml.add_space_prefix", True) else []
@@ -155,17 +171,20 @@ def _add_special(tokenizer: Tokenizer, file: GGUFFile) -> None:
 def _prefix_bos(tokenizer: Tokenizer, file: GGUFFile) -> None:
     from tokenizers import processors
 
-    token_id = file.metadata["tokenizer.ggml.bos_token_id"]
-    token = _tokens(file)[token_id]
+    tokens = _tokens(file)
+    token_id = _special_id(file, "bos_token_id", len(tokens))
+    if token_id is None:
+        return
+    token = tokens[token_id]
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{token}:0 $A:0", pair=f"{token}:0 $A:0 {token}:1 $B:1", special_tokens=[(token, token_id)]
     )
 
 
 def _tokens(file: GGUFFile) -> list[str]:
-    tokens = file.metadata.get("tokenizer.ggml.tokens")
-    if not isinstance(tokens, list) or not tokens:
-        raise ModelIntegrityError(f"{file.path.name} has no vocabulary (tokenizer.ggml.tokens): it is not a complete model")
+    tokens: list[str] = file.metadata.get("tokenizer.ggml.tokens", [])
+    if not tokens or "token_embd.weight" not in file.tensors:
+        raise ModelIntegrityError(f"{file.path.name} has no vocabulary or no token embedding: it is not a complete model")
     if len(tokens) > file.tensors["token_embd.weight"].shape[0]:
         raise ModelIntegrityError(f"{file.path.name} has more tokens than rows in its embedding: the header is damaged")
     return tokens
@@ -180,6 +199,6 @@ def _special_id(file: GGUFFile, key: str, num_tokens: int) -> int | None:
 
 def _end_ids(file: GGUFFile) -> int | list[int] | None:
     """End of sequence, and end of turn where the file tells them apart."""
-    ids = [file.metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot")]
+    ids = [_special_id(file, f"{name}_token_id", len(_tokens(file))) for name in ("eos", "eot")]
     distinct = sorted({token_id for token_id in ids if token_id is not None})
     return distinct[0] if len(distinct) == 1 else distinct or None

@@ -47,7 +47,7 @@ def _explain(model: str, error: Exception) -> str:
     if isinstance(error, errors.RepositoryNotFoundError):
         return f"the hub has no model {model!r} that you may read: check the spelling, or log in with `hf auth login` if it is private"
     if isinstance(error, errors.EntryNotFoundError) and not isinstance(error, errors.LocalEntryNotFoundError):
-        return f"{model} has no config.json on the hub, so it is no model in Hugging Face layout: for a GGUF file, download it and give its path"
+        return f"{model} has no config.json on the hub, so it is no model in Hugging Face layout: download its GGUF file and give the path"
     if isinstance(error, errors.HFValidationError):
         return f"{model!r} is not a valid hub id: it should look like owner/name"
     return (
