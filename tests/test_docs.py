@@ -3,6 +3,7 @@ from __future__ import annotations
 import doctest
 import io
 import re
+import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -47,6 +48,7 @@ def test_the_picture_of_the_readme_is_inert():
 @pytest.mark.model
 def test_the_session_of_the_readme_is_real(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "displayhook", lambda value: None if value is None else print(repr(value)))
     session = re.search(r"```python\n(>>> .*?)```", README, re.S).group(1)
     examples = doctest.DocTestParser().get_examples(session)
     assert len(examples) == 8

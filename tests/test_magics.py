@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import _thread
+import builtins
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
@@ -13,7 +14,8 @@ from workbench.errors import UnknownModelError
 
 
 @pytest.fixture
-def shell():
+def shell(monkeypatch):
+    monkeypatch.delattr(builtins, "_", raising=False)  # a doctest leaves one behind, and IPython respects it
     InteractiveShell.clear_instance()
     made = InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}), colors="nocolor")
     made.extension_manager.load_extension("workbench")
