@@ -92,7 +92,7 @@ class GGUFFile:
         for key, kind in kinds.items():
             value = self.metadata.get(key)
             is_list = isinstance(value, list)
-            entries: list[object] = value if is_list else [value]
+            entries = value if isinstance(value, list) else [value]
             if value is not None and (is_list != (kind[0] == "list") or not all(_is_a(entry, kind[1]) for entry in entries)):
                 shown = repr(value) if len(repr(value)) <= 40 else f"{repr(value)[:39]}…"
                 raise ModelIntegrityError(f"{self.path.name} gives {key} the value {shown}: the header is damaged")
