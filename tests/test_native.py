@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import tiny_models as tiny
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
+
 from workbench.models import native
 from workbench.models.batch import flatten
 from workbench.models.kernels import TorchKernels
@@ -90,7 +91,8 @@ def test_whole_model_equals_the_portable_path(variant: str, root: Path, monkeypa
     logits = []
     for loaded in (fast, slow):
         kv = tiny.new_cache(loaded, 5, 16)
-        parts = [tiny.all_logits(loaded, kv, [tiny.row(ids, start, end, [4, 2, 5, 1, 3])], 16) for start, end in ((0, 50), (50, 51), (51, 70))]
+        chunks = [tiny.row(ids, start, end, [4, 2, 5, 1, 3]) for start, end in ((0, 50), (50, 51), (51, 70))]
+        parts = [tiny.all_logits(loaded, kv, [chunk], 16) for chunk in chunks]
         logits.append(torch.cat(parts))
     assert tiny.relative_error(*logits) <= 5e-3
 
@@ -100,3 +102,27 @@ def test_without_a_compiler_the_portable_path_runs(root: Path, monkeypatch: pyte
     loaded = tiny.load("llama-wide-heads", root, dtype="bfloat16")
     assert "compiled C" not in loaded.facts.path
     assert len(tiny.all_logits(loaded, tiny.new_cache(loaded, 1, 16), [tiny.row([1, 2, 3], 0, 3, [1])], 16)) == 3
+
+
+def test_few_rows_and_many_rows_go_different_ways_to_the_same_result():
+    from workbench.models.linear import by_rows, plain, widened
+
+    torch.manual_seed(3)
+    weight, bias = torch.randn(40, 32).to(torch.bfloat16), torch.randn(40)
+    seen = []
+
+    def watched(make, name):
+        def made(weights, bias):
+            linear = make(weights, bias)
+            return lambda inputs: (seen.append((name, len(inputs), inputs.dtype)), linear(inputs))[1]
+
+        return made
+
+    linear = by_rows(watched(widened, "few"), watched(plain, "many"), border=4)([weight], bias)
+    inputs = torch.randn(9, 32)
+    expected = inputs @ weight.float().T + bias
+    assert torch.allclose(linear(inputs[:4]), expected[:4], atol=1e-4)
+    assert torch.allclose(linear(inputs), expected, atol=0.2)
+    assert linear(inputs).dtype == torch.float32
+    assert [entry[0] for entry in seen] == ["few", "many", "many"]
+    assert seen[1][2] == torch.bfloat16

@@ -35,6 +35,20 @@ def widened(weights: Sequence[Tensor], bias: Tensor | None) -> Linear:
     return plain([fused(weights).float()], bias)
 
 
+def by_rows(few: MakeLinear, many: MakeLinear, *, border: int) -> MakeLinear:
+    """Float32 in and out: ``few`` for up to ``border`` rows, above it ``many`` in bf16, whose units need rows to work on.
+
+    The weights are kept twice.
+    """
+
+    def make(weights: Sequence[Tensor], bias: Tensor | None) -> Linear:
+        narrow = few(weights, bias)
+        wide = many(weights, None if bias is None else bias.to(torch.bfloat16))
+        return lambda inputs: narrow(inputs) if len(inputs) <= border else wide(inputs.to(torch.bfloat16)).float()
+
+    return make
+
+
 def fused(weights: Sequence[Tensor]) -> Tensor:
     """The matrices stacked along their outputs; a single one is not copied."""
     return weights[0] if len(weights) == 1 else torch.cat(list(weights))

@@ -9,10 +9,13 @@ import torch
 from workbench.models import native
 from workbench.models.config import ModelConfig
 from workbench.models.kernels import Kernels, TorchKernels
-from workbench.models.linear import MakeLinear, onednn_prepacked, plain, widened
+from workbench.models.linear import MakeLinear, by_rows, onednn_prepacked, plain, widened
 
 # Without bf16 units and without a compiler, bf16 weights are widened to float32 up to this size; beyond it memory counts more than speed.
 WIDEN_LIMIT_BYTES = 4 << 30
+# With bf16 units and a compiler the weights are kept twice, up to this size: our kernels win with few rows, the units with many.
+TWICE_LIMIT_BYTES = 2 << 30
+BF16_UNITS_FROM_ROWS = 9  # where the two cross on a Xeon with AMX (benchmarks/linears.py)
 
 
 class Path(NamedTuple):
@@ -45,7 +48,12 @@ def _native(config: ModelConfig) -> Path | None:
         return None
     kernels = native.NativeKernels(library)
     words = f"compiled C kernels ({torch.backends.cpu.get_cpu_capability()}): bf16 weights and KV, float32 arithmetic, keys read in place"
-    return Path(kernels, kernels.make_linear, torch.bfloat16, torch.float32, words)
+    make_linear: MakeLinear = kernels.make_linear
+    weight_bytes = config.num_parameters * torch.bfloat16.itemsize
+    if _has_bf16_units() and _onednn_usable(torch.bfloat16) and weight_bytes <= TWICE_LIMIT_BYTES:
+        make_linear = by_rows(kernels.make_linear, onednn_prepacked, border=BF16_UNITS_FROM_ROWS - 1)
+        words += f"; from {BF16_UNITS_FROM_ROWS} rows oneDNN bf16 (AMX or AVX-512 BF16)"
+    return Path(kernels, make_linear, torch.bfloat16, torch.float32, words)
 
 
 def _bf16_without_compiler(config: ModelConfig) -> Path:
