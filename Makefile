@@ -41,7 +41,7 @@ format: $(VENV)/.lint ## let ruff repair what it can
 
 bench: $(VENV)/.test ## tokens/s and GB/s next to transformers.generate
 	@$(FETCH)
-	$(BIN)/python -m benchmarks $(ARGS)
+	$(BIN)/python -m benchmarks.throughput $(ARGS)
 
 docs: $(VENV)/.test ## write the generated parts of the docs
 	$(BIN)/python -m workbench._docs

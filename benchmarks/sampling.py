@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from functools import partial
 
 import torch
 
@@ -42,9 +43,10 @@ def main() -> None:
     print(f"{'torch.argmax':30s}", *spread(lambda: peaked.argmax(-1)))
     for shape, logits in (("", peaked), ("flat: ", flat)):
         for name, params in KINDS.items():
-            requests = [Request(id=f"r{i}", prompt_token_ids=prompt, sampling=SamplingParams.of(seed=i, **params)) for i in range(options.batch)]
+            seeded = [SamplingParams.of(seed=i, **params) for i in range(options.batch)]
+            requests = [Request(id=f"r{i}", prompt_token_ids=prompt, sampling=sampling) for i, sampling in enumerate(seeded)]
             rows = [SampleRow(request, prompt, 100) for request in requests]
-            print(f"{shape + name:30s}", *spread(lambda: sample(logits, rows)))
+            print(f"{shape + name:30s}", *spread(partial(sample, logits, rows)))
 
 
 def spread(action) -> tuple[str, str]:

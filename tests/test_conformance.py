@@ -12,7 +12,8 @@ from workbench.conformance import replay
 
 RECORDINGS = Path(__file__).parent / "data" / "vllm-0.32.0"
 FIELDS = (
-    "scheduled", "admitted", "resumed", "preempted", "drafts", "running", "waiting", "block_tables", "free_blocks", "finished", "free_blocks_after",
+    "scheduled", "admitted", "resumed", "preempted", "drafts", "running", "waiting",
+    "block_tables", "free_blocks", "finished", "free_blocks_after",
 )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import tiny_models as tiny
 import torch
+
 from workbench.errors import ConfigError, ModelIntegrityError, UnsupportedModelError
 from workbench.models.config import read_config
 from workbench.models.loading import load_folder

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny_models as tiny
 import torch
+
 from workbench.errors import ConfigError, EngineClosedError
 from workbench.models.loading import LoadedModel
 from workbench.plan import PlanRow, StepOutput, StepPlan
@@ -122,12 +122,14 @@ def test_chunks_add_up_to_the_log_probabilities_of_the_prompt(chunks: tuple[int,
         start += size
     expected = tiny.reference_logits("llama", PROMPT).log_softmax(-1)
     assert [entry.token_id for entry in found] == PROMPT[1:]
-    assert [entry.logprob for entry in found] == pytest.approx([expected[at, token].item() for at, token in enumerate(PROMPT[1:])], abs=1e-4)
+    wanted = [expected[at, token].item() for at, token in enumerate(PROMPT[1:])]
+    assert [entry.logprob for entry in found] == pytest.approx(wanted, abs=1e-4)
     assert all(len(entry.top_ids) == 2 for entry in found)
 
 
 def test_log_probabilities_of_outputs_follow_the_rows(runner: TorchRunner) -> None:
-    rows = [PlanRow(request(str(n), logprobs=n), "prefill", 0, len(PROMPT), PROMPT, blocks, True) for n, blocks in ((1, [1, 2]), (3, [3, 4]))]
+    tables = {1: [1, 2], 3: [3, 4]}
+    rows = [PlanRow(request(str(n), logprobs=n), "prefill", 0, len(PROMPT), PROMPT, blocks, True) for n, blocks in tables.items()]
     output = execute(runner, *rows)
     assert output.logprobs is not None
     assert [[len(entry.top_ids) for entry in row] for row in output.logprobs] == [[1], [3]]

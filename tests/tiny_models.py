@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from workbench.models.batch import flatten
 from workbench.models.loading import LoadedModel, load_folder
 from workbench.plan import PlanRow
@@ -22,7 +23,12 @@ LLAMA3 = dict(
     rope_type="llama3", rope_theta=500000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=64
 )
 LONGROPE = dict(
-    rope_type="longrope", rope_theta=10000.0, original_max_position_embeddings=128, short_factor=[1.1] * 4, long_factor=[2.0] * 4, factor=2.0
+    rope_type="longrope",
+    rope_theta=10000.0,
+    original_max_position_embeddings=128,
+    short_factor=[1.1] * 4,
+    long_factor=[2.0] * 4,
+    factor=2.0,
 )
 
 # name: (model_type, differences from BASE)

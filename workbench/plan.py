@@ -68,7 +68,7 @@ class StepOutput(msgspec.Struct):
     """What the runner returned, row by row in the plan's order.
 
     ``token_ids[i]`` is empty for a row that does not sample; with drafts it holds the accepted ones and the
-corrected or bonus token.  ``proposed[i]`` are drafts for the request's next step.  ``prompt_logprobs[i]`` are those of the
+    corrected or bonus token.  ``proposed[i]`` are drafts for the request's next step.  ``prompt_logprobs[i]`` are those of the
     prompt tokens at positions ``start + 1 … min(end, num_prompt_tokens - 1)``, which the row's logits speak of.  Times are milliseconds.
     """
 

@@ -41,6 +41,7 @@ class FlatBatch(NamedTuple):
 
     @property
     def num_rows(self) -> int:
+        """Requests in the batch."""
         return len(self.past_lens)
 
 

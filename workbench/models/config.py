@@ -68,6 +68,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def architecture(self) -> str:
+        """The family's name as people write it."""
         return FAMILIES[self.family].split(" ")[0]
 
     @property

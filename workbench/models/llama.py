@@ -37,7 +37,9 @@ class Layer(NamedTuple):
 class Llama:
     """A Llama-family model: its weights, and nothing of any request."""
 
-    def __init__(self, config: ModelConfig, kernels: Kernels[Any], embedding: Tensor, layers: Sequence[Layer], norm: Tensor, head: Linear) -> None:
+    def __init__(
+        self, config: ModelConfig, kernels: Kernels[Any], embedding: Tensor, layers: Sequence[Layer], norm: Tensor, head: Linear
+    ) -> None:
         self.config, self.kernels = config, kernels
         self.embedding, self.layers, self.norm, self.head = embedding, layers, norm, head
 

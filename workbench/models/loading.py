@@ -33,16 +33,19 @@ class LoadedModel:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer, read when it is first asked for."""
         from workbench.tokenizer import load_tokenizer
 
         return load_tokenizer(self.folder)
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
+        """Tokens that end an output."""
         return self.tokenizer.eos_token_ids
 
     @property
     def device(self) -> torch.device:
+        """Where the weights are."""
         return self.architecture.embedding.device
 
     def __repr__(self) -> str:

@@ -57,7 +57,8 @@ class TorchRunner:
         except (RuntimeError, MemoryError):  # torch reports exhausted CPU memory as a plain RuntimeError
             size_gb = kv_bytes_per_block(self.loaded, self.block_size) * (self.num_blocks + NULL_BLOCKS) / 1e9
             raise ConfigError(
-                f"{self.num_blocks} KV blocks of {self.block_size} tokens need {size_gb:,.1f} GB, more than can be allocated: lower num_blocks"
+                f"{self.num_blocks} KV blocks of {self.block_size} tokens need {size_gb:,.1f} GB, more than can be allocated: "
+                "lower num_blocks"
             ) from None
 
     def execute(self, plan: StepPlan) -> StepOutput:
