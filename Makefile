@@ -10,7 +10,7 @@ VENV ?= .venv
 ARGS ?=
 PIP_ARGS ?=
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 python; do \
-	$$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
+	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt
@@ -52,7 +52,7 @@ clean: ## remove the environment and everything that was built
 
 # Each stamp is written last, so a broken installation is tried again and a finished one costs nothing.
 $(VENV)/.made:
-	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer found: install one, or name it with make PYTHON=/path/to/python"; exit 1; }
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer with venv found: install one, or name it with make PYTHON=/path/to/python"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
