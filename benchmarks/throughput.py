@@ -72,8 +72,9 @@ def theirs(loaded: LoadedModel, dtype: torch.dtype, tokens: int) -> Side:
         mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in ids])
         with torch.inference_mode():
             out = model.generate(
-                padded, attention_mask=mask, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False, eos_token_id=None, pad_token_id=2
-            )
+                padded, attention_mask=mask, max_new_tokens=tokens, min_new_tokens=tokens,
+                do_sample=False, eos_token_id=None, pad_token_id=2,
+            )  # fmt: skip
         return int(out[:, longest:].numel())
 
     name = str(dtype).removeprefix("torch.")
@@ -138,7 +139,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     torch.set_num_threads(options.threads)  # a benchmark owns its process: both sides get the same threads
     loaded = load_model(options.model, dtype="bfloat16", device="cpu")
-    sides = [ours(loaded, options.tokens, options.threads), *(theirs(loaded, dtype, options.tokens) for dtype in (torch.bfloat16, torch.float32))]
+    baselines = [theirs(loaded, dtype, options.tokens) for dtype in (torch.bfloat16, torch.float32)]
+    sides = [ours(loaded, options.tokens, options.threads), *baselines]
     bandwidth = read_bandwidth()
     print(f"{platform.processor() or platform.machine()}, {options.threads} threads, torch {torch.__version__}, reads {bandwidth:.1f} GB/s")
     print(f"our path: {loaded.facts.path}")

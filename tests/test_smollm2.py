@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import tiny_models as tiny
 import torch
+
 from workbench import Engine
 from workbench.models import LoadedModel, load_model
 
@@ -23,8 +24,8 @@ PROMPTS = [
     "What is gravity?", "Name three primes.", "Write one line about rain.", "What is LLM inference?", "The capital of France is",
     "Once upon a time", "def fibonacci(n):", "Explain why the sky is blue in two sentences.", "1, 1, 2, 3, 5, 8,", "Dear Sir or Madam,",
     "Translate to French: good morning", "The quick brown fox", "List the planets of the solar system.", "Water boils at",
-    "In 1969, humans first", "My favourite recipe for bread is", "A haiku about the sea:", "What does a compiler do?", "e = mc^2 means that",
-    "Ünïcödé, 日本語 and emoji 🙂 are",
+    "In 1969, humans first", "My favourite recipe for bread is", "A haiku about the sea:", "What does a compiler do?",
+    "e = mc^2 means that", "Ünïcödé, 日本語 and emoji 🙂 are",
 ]  # fmt: skip
 
 

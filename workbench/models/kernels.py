@@ -139,9 +139,7 @@ class TorchKernels:
         """Attention of one group: ``query`` is ``[rows * new, heads, dim]``; keys are gathered whole blocks at a time."""
         kv_heads, dim = kv.shape[3:]
         shared = query.shape[1] // kv_heads
-        key, value = (
-            side.index_select(0, group.blocks).view(group.rows, -1, kv_heads, dim).transpose(1, 2).to(self.dtype) for side in kv
-        )
+        key, value = (side.index_select(0, group.blocks).view(group.rows, -1, kv_heads, dim).transpose(1, 2).to(self.dtype) for side in kv)
         # Query heads that share a KV head are folded into the token axis, so no key is repeated.
         folded = query.view(group.rows, group.new, kv_heads, shared, dim).permute(0, 2, 3, 1, 4).reshape(group.rows, kv_heads, -1, dim)
         mask = group.mask if shared == 1 else group.mask.repeat(1, 1, shared, 1)

@@ -181,5 +181,3 @@ def _facts(config: ModelConfig, path: ExecutionPath, source: _Weights, name: str
         kv_bytes_per_token=config.kv_values_per_token * size,
         path=path.description,
     )
-
-

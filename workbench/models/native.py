@@ -191,9 +191,7 @@ class NativeKernels:
     def add_rms_norm(self, hidden: Tensor, delta: Tensor | None, weight: Tensor, eps: float) -> Tensor:
         out = torch.empty_like(hidden)
         added = None if delta is None else delta.data_ptr()
-        self._lib.wb_add_rms_norm(
-            hidden.data_ptr(), added, weight.data_ptr(), out.data_ptr(), *hidden.shape, eps, torch.get_num_threads()
-        )
+        self._lib.wb_add_rms_norm(hidden.data_ptr(), added, weight.data_ptr(), out.data_ptr(), *hidden.shape, eps, torch.get_num_threads())
         return out
 
     def attend(self, qkv: Tensor, norms: tuple[Tensor, Tensor] | None, rotate: bool, kv: Tensor, step: NativeStep) -> Tensor:
