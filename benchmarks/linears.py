@@ -2,7 +2,8 @@
 
     python -m benchmarks.linears [--threads 2] [--rows 1 2 4 8 16 32 64 256]
 
-Milliseconds for all 30 layers and the LM head, weights in bf16, each way in turn, the best of five; the choice in ``models/paths.py`` rests on this.
+Milliseconds for all 30 layers and the LM head, weights in bf16, each way in turn, the best of five; the choice in
+``models/paths.py`` rests on this.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ HEAD, LAYERS = (49152, 576), 30
 def ways():
     """Every way that works on this machine: (name, make, type of the activations)."""
     library = native.library()
-    found = [("torch bf16", plain, torch.bfloat16), ("torch f32", widened, torch.float32), ("oneDNN bf16", onednn_prepacked, torch.bfloat16)]
+    found = [("torch bf16", plain, torch.bfloat16), ("torch f32", widened, torch.float32)]
+    found.append(("oneDNN bf16", onednn_prepacked, torch.bfloat16))
     if library is not None:
         found.append(("compiled C", native.NativeKernels(library).make_linear, torch.float32))
     for name, make, dtype in found:
