@@ -82,6 +82,7 @@ def test_attention_equals_the_torch_kernels(heads: tuple[int, int], block_size: 
 
 @pytest.mark.parametrize("variant", ["llama-wide-heads", "qwen3-biased"])
 def test_whole_model_equals_the_portable_path(variant: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workbench.models.paths._has_bf16_units", lambda: False)  # with them, many rows are rounded to bf16
     ids = [random.Random(index).randrange(101) for index in range(70)]
     fast = tiny.load(variant, root, dtype="bfloat16")
     assert "compiled C" in fast.facts.path
