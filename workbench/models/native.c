@@ -150,7 +150,12 @@ INLINE vec exp_of(vec x) { /* 2^n * e^r with |r| <= ln(2) / 2; relative error be
     return p * (vec)power;
 }
 
-INLINE float sum_of(vec v) { return ((v[0] + v[4]) + (v[1] + v[5])) + ((v[2] + v[6]) + (v[3] + v[7])); }
+typedef float half_vec __attribute__((vector_size(2 * A), aligned(4), may_alias));
+
+INLINE float sum_of(vec v) {
+    half_vec folded = *(half_vec *)&v + *((half_vec *)&v + 1);
+    return (folded[0] + folded[2]) + (folded[1] + folded[3]);
+}
 
 INLINE uint16_t to_bf16(float value) { /* to nearest, ties to even */
     uint32_t bits;
@@ -220,7 +225,8 @@ INLINE void normalise_and_rotate(float *head, const float *norm, const float *co
         float scale = rms_scale(head, dim, eps);
         for (int64_t i = 0; i < dim; i++) head[i] *= scale * norm[i];
     }
-    for (int64_t i = 0; cosines && i < dim / 2; i++) {
+    if (!cosines) return;
+    for (int64_t i = 0; i < dim / 2; i++) {
         float first = head[i], second = head[i + dim / 2];
         head[i] = first * cosines[i] - second * sines[i];
         head[i + dim / 2] = second * cosines[i] + first * sines[i];
@@ -244,10 +250,11 @@ INLINE void attend_heads(const int shared, const float *q, const uint16_t *kv, f
     float even[SHARED][dim / 2], odd[SHARED][dim / 2], scores[SHARED][KEYS], best[SHARED], total[SHARED];
     float low_out[SHARED][dim / 2], high_out[SHARED][dim / 2];
     const uint16_t *rows[KEYS];
+    float scale = 1.0f / sqrtf(dim);
     for (int g = 0; g < shared; g++) {
         best[g] = -INFINITY, total[g] = 0;
         for (int64_t i = 0; i < dim / 2; i++) {
-            even[g][i] = q[g * dim + 2 * i] / sqrtf(dim), odd[g][i] = q[g * dim + 2 * i + 1] / sqrtf(dim);
+            even[g][i] = q[g * dim + 2 * i] * scale, odd[g][i] = q[g * dim + 2 * i + 1] * scale;
             low_out[g][i] = high_out[g][i] = 0;
         }
     }
@@ -274,7 +281,7 @@ INLINE void attend_heads(const int shared, const float *q, const uint16_t *kv, f
             float fade = expf(best[g] - top);
             vec sum = {0};
             for (int64_t j = 0; j < padded; j += A) sum += *(vec *)(scores[g] + j) = exp_of(*(vec *)(scores[g] + j) - top);
-            for (int64_t i = 0; fade != 1 && i < dim / 2; i++) low_out[g][i] *= fade, high_out[g][i] *= fade;
+            for (int64_t i = 0; i < dim / 2; i++) low_out[g][i] *= fade, high_out[g][i] *= fade;
             best[g] = top, total[g] = total[g] * fade + sum_of(sum);
         }
         for (int64_t i = 0; i < dim / 2; i += A) {
@@ -288,8 +295,10 @@ INLINE void attend_heads(const int shared, const float *q, const uint16_t *kv, f
             for (int g = 0; g < shared; g++) *(vec *)(low_out[g] + i) = low_sum[g], *(vec *)(high_out[g] + i) = high_sum[g];
         }
     }
-    for (int g = 0; g < shared; g++)
-        for (int64_t i = 0; i < dim / 2; i++) out[g * dim + 2 * i] = low_out[g][i] / total[g], out[g * dim + 2 * i + 1] = high_out[g][i] / total[g];
+    for (int g = 0; g < shared; g++) {
+        float share = 1.0f / total[g];
+        for (int64_t i = 0; i < dim / 2; i++) out[g * dim + 2 * i] = low_out[g][i] * share, out[g * dim + 2 * i + 1] = high_out[g][i] * share;
+    }
 }
 
 static void attend(const float *q, const uint16_t *kv, float *out, const Step *s, int64_t t, int64_t kv_head) {
