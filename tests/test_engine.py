@@ -260,6 +260,7 @@ def test_an_impossible_request_gets_a_clear_error(prompt, params, words):
         ({"num_block": 3}, "did you mean 'num_blocks'"),
         ({"max_num_seqs": 0}, "at least 1"),
         ({"block_size": 1.5}, "whole number"),
+        ({"num_speculative_tokens": 3}, "proposes no drafts"),
         ({"policy": "lifo"}, "'fcfs', 'priority'"),
         ({"max_model_len": 500, "num_blocks": 10}, "10 blocks of 16 hold 160 tokens"),
         ({"max_model_len": 5000}, "reads at most 4,096"),

@@ -57,7 +57,14 @@ class StepDraft:
         self.decisions[state.id] = decision
 
     def defer(
-        self, state: RequestState, reason: Reason, needed: int, available: int, limit: int, *, blocker: str | None = None
+        self,
+        state: RequestState,
+        reason: Reason,
+        needed: int | None,
+        available: int | None,
+        limit: int | None,
+        *,
+        blocker: str | None = None,
     ) -> None:
         """A request does not run in this step."""
         if state.id not in self.decisions:  # one that was preempted has its decision already

@@ -66,6 +66,9 @@ class Engine:
         self.config = _config(model, config, knobs)
         self.runner, self.tokenizer, num_blocks = _runner(model, self.config, tokenizer)
         self.model: ModelFacts = self.runner.facts
+        if self.config.num_speculative_tokens and not getattr(self.runner, "proposes_drafts", False):
+            width = self.config.num_speculative_tokens
+            raise ConfigError(f"num_speculative_tokens is {width}, but this runner proposes no drafts: leave it at 0")
         limit = longest_request(self.config, self.model, num_blocks)
         self.scheduler = Scheduler(self.config, num_blocks=num_blocks, max_model_len=limit)
         self.trace = Trace(self.config, self.model)

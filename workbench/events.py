@@ -51,7 +51,8 @@ class Decision(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     ``num_tokens``: scheduled in this step.  ``needed``, ``available``, ``limit``: the numbers behind the reason, in its
     unit (tokens for budgets, blocks for ``no_free_blocks``, requests for ``max_num_seqs``, steps for arrivals and
-    windows).  ``blocker``: the request that stands in the way, or for which this one was preempted.
+    windows; ``needed`` is ``None`` for a request that arrives by the clock).  ``blocker``: the request that stands in the
+    way, or for which this one was preempted.
     """
 
     request_id: str

@@ -128,8 +128,7 @@ class Planner:
 
     def _explain_pending(self, draft: StepDraft) -> None:
         for state in self.queues.pending:
-            due = state.request.arrival_step
-            draft.defer(state, Reason.NOT_ARRIVED, 0 if due is None else due, draft.step, 0)
+            draft.defer(state, Reason.NOT_ARRIVED, state.request.arrival_step, draft.step, None)
 
     def _admit_waiting(self, draft: StepDraft) -> None:
         """Admit waiting requests in queue order until one does not fit; those behind it wait behind it.

@@ -53,6 +53,11 @@ class ScriptedRunner:
             path="no model runs",
         )
 
+    @property
+    def proposes_drafts(self) -> bool:
+        """Whether ``drafts`` was given."""
+        return self.drafts is not None
+
     def execute(self, plan: StepPlan) -> StepOutput:
         """Read the script for every row that samples."""
         tokens = [self._tokens(row) for row in plan.rows]
