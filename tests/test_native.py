@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -127,3 +129,26 @@ def test_few_rows_and_many_rows_go_different_ways_to_the_same_result():
     assert linear(inputs).dtype == torch.float32
     assert [entry[0] for entry in seen] == ["few", "many", "many"]
     assert seen[1][2] == torch.bfloat16
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_forked_child_computes_the_same() -> None:
+    """The child has none of the parent's threads and must not wait for them."""
+    assert LIBRARY is not None
+    linear, x = native.NativeKernels(LIBRARY).make_linear([torch.randn(960, 576).bfloat16()], None), torch.randn(8, 576)
+    expected = linear(x)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if torch.equal(linear(x), expected) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_threads_of_one_process_may_run_at_once() -> None:
+    """Engines in two threads share the pool: one gets it, the other works alone meanwhile."""
+    assert LIBRARY is not None
+    linear, x = native.NativeKernels(LIBRARY).make_linear([torch.randn(960, 576).bfloat16()], None), torch.randn(7, 576)
+    expected = linear(x)
+    with ThreadPoolExecutor(4) as workers:
+        results = list(workers.map(lambda _: [torch.equal(linear(x), expected) for _ in range(200)], range(4)))
+    assert all(all(equal) for equal in results)

@@ -31,7 +31,7 @@ int32_t wb_panel(void) { return PANEL; }
  * half.  A tile keeps R x PANEL sums in registers; few rows split the inputs over S chains, or they would wait for each other. */
 INLINE void tile(const int R, const int S, const float *x, int64_t inputs, const uint32_t *w, const float *bias, float *y, int64_t outputs,
                  int64_t width) {
-    wide sum[R][S][2];
+    wide sum[TILE][4][2]; /* of fixed size, so that compilers keep the used part in registers */
     for (int r = 0; r < R; r++)
         for (int s = 0; s < S; s++) sum[r][s][0] = sum[r][s][1] = (wide){0};
     int64_t k = 0;

@@ -57,8 +57,21 @@ static void *helper(void *argument) {
     return 0;
 }
 
+/* A forked child has none of its parent's helpers: it begins with an empty pool. */
+static void forget_helpers(void) {
+    pthread_mutex_init(&pool.owner, 0);
+    pthread_mutex_init(&pool.lock, 0);
+    pthread_cond_init(&pool.wake, 0);
+    atomic_store(&pool.active, 0);
+    atomic_store(&pool.sleepers, 0);
+    atomic_store(&pool.remaining, 0);
+    pool.started = 0;
+}
+
 static void start_helpers(int count) {
+    static int watched;
     pthread_t thread;
+    if (!watched) watched = !pthread_atfork(0, 0, forget_helpers);
     for (; pool.started < count; pool.started++) {
         if (pthread_create(&thread, 0, helper, (void *)(intptr_t)pool.started)) return;
         pthread_detach(thread);
