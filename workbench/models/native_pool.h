@@ -7,10 +7,11 @@
  * is raised before a piece is taken and lowered after the last one, so `active == 0` with nothing remaining means that the job is done.
  */
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdint.h>
 
-enum { SPINS = 4000, MOST_HELPERS = 255 };
+enum { EAGER_SPINS = 200, SPINS = 1000, MOST_HELPERS = 255 };
 
 typedef void (*Work)(const void *job, int64_t piece);
 
@@ -24,7 +25,12 @@ static struct {
     int started;
 } pool = {.owner = PTHREAD_MUTEX_INITIALIZER, .lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
 
-static inline void relax(void) {
+/* Wait a moment.  After a few, offer the core: the one that we wait for may be waiting for it, where others compute too. */
+static inline void relax(int spins) {
+    if (spins > EAGER_SPINS) {
+        sched_yield();
+        return;
+    }
 #if defined(__x86_64__)
     __builtin_ia32_pause();
 #elif defined(__aarch64__)
@@ -42,7 +48,7 @@ static int called(int self) { return atomic_load(&pool.remaining) > 0 && self < 
 static void *helper(void *argument) {
     int self = (int)(intptr_t)argument;
     for (;;) {
-        for (int spins = 0; !called(self) && spins < SPINS; spins++) relax();
+        for (int spins = 0; !called(self) && spins < SPINS; spins++) relax(spins);
         if (!called(self)) {
             pthread_mutex_lock(&pool.lock);
             atomic_fetch_add(&pool.sleepers, 1); /* before the check: run_pieces looks at it after it has set `remaining` */
@@ -96,6 +102,6 @@ static void run_pieces(Work work, const void *job, int64_t pieces, int threads) 
         pthread_mutex_unlock(&pool.lock);
     }
     take_pieces();
-    while (atomic_load(&pool.active) > 0) relax();
+    for (int spins = 0; atomic_load(&pool.active) > 0; spins += spins <= EAGER_SPINS) relax(spins);
     pthread_mutex_unlock(&pool.owner);
 }

@@ -22,6 +22,9 @@ from workbench.models.threads import default_num_threads, torch_threads
 from workbench.plan import PlanRow, StepOutput, StepPlan
 from workbench.sampler import SampleRow, sample, token_logprobs
 
+# Up to this many rows, one thread has chosen the tokens before several are awake (and torch's idle threads stay out of the way).
+ROWS_FOR_ONE_THREAD = 8
+
 NULL_BLOCKS = 1  # block 0 is never given out: it pads block tables
 
 
@@ -75,7 +78,8 @@ class TorchRunner:
         prepared = time.perf_counter()
         logits = self._forward(batch)
         forwarded = time.perf_counter()
-        output = _answer(rows, scored, logits)
+        with torch_threads(1 if len(logits) <= ROWS_FOR_ONE_THREAD else self.num_threads):
+            output = _answer(rows, scored, logits)
         self.last_logits = logits.clone() if self.keep_logits else None
         output.prepare_ms = (prepared - started) * 1e3
         output.forward_ms = (forwarded - prepared) * 1e3
