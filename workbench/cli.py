@@ -218,9 +218,14 @@ def _list_models(chosen: argparse.Namespace) -> int:
 
 
 def _fetch(chosen: argparse.Namespace) -> int:
-    from workbench.models.store import fetch
+    from workbench.models.store import fetch, list_models
 
+    ready = any(entry.name == chosen.name and entry.state == "ready" for entry in list_models())
     folder = fetch(chosen.name)
+    if not ready:
+        from workbench.models.native import library
+
+        library()  # compile the kernels now, so that the first run need not
     if not chosen.quiet:
         print(folder)
     return DONE
