@@ -112,12 +112,8 @@ def test_a_workload_run_twice_gives_equal_decisions(workload):
             assert getattr(mine, field) == getattr(theirs, field)
 
 
-@settings(max_examples=60, deadline=None)
-@given(workloads())
-def test_block_events_alone_rebuild_the_pool(workload):
-    knobs, requests = workload
-    _, records = run_checked(knobs, requests)
-    refs = [0] * (knobs["num_blocks"] + 1)
+def assert_events_rebuild_the_pool(records, num_blocks):
+    refs = [0] * (num_blocks + 1)
     content = {}
     for record in records:
         for event in record.block_events:
@@ -131,6 +127,49 @@ def test_block_events_alone_rebuild_the_pool(workload):
                 assert content.pop(event.block_id) == event.hash
         assert sum(count > 0 for count in refs) == record.kv_after.in_use
         assert sum(refs[block] == 0 for block in content) == record.kv_after.cached
+
+
+@settings(max_examples=60, deadline=None)
+@given(workloads())
+def test_block_events_alone_rebuild_the_pool(workload):
+    knobs, requests = workload
+    _, records = run_checked(knobs, requests)
+    assert_events_rebuild_the_pool(records, knobs["num_blocks"])
+
+
+class Stumbling(ScriptedRunner):
+    """Fails a few times, before it computes anything (forever would leave no progress: what was computed is lost)."""
+
+    calls = 0
+
+    def execute(self, plan):
+        self.calls += 1
+        if self.calls in (2, 3, 7, 12, 20):
+            raise RuntimeError("stumbled")
+        return super().execute(plan)
+
+
+@settings(max_examples=60, deadline=None)
+@given(workloads())
+def test_failed_steps_leave_a_pool_that_events_rebuild_and_lose_no_output(workload):
+    knobs, requests = workload
+    engine = Engine(Stumbling(lambda name, position: position), debug=True, **{**knobs, "num_speculative_tokens": 0})
+    for request in requests:
+        engine.add_request({key: value for key, value in request.items() if key != "abort_at"})
+    for _ in range(3000):
+        if not engine.has_unfinished:
+            break
+        try:
+            engine.step()
+        except RuntimeError:
+            engine.scheduler.check_integrity()
+    assert not engine.has_unfinished
+    outputs = {}
+    for record in engine.trace:
+        for sampled in record.sampled:
+            outputs.setdefault(sampled.request_id, []).extend(sampled.token_ids)
+    assert all(tokens == list(range(len(tokens))) for tokens in outputs.values())
+    assert_events_rebuild_the_pool(engine.trace, knobs["num_blocks"])
 
 
 # -- vLLM's unit cases (tests/v1/core/test_scheduler.py) ---------------------------------------------------------------

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from workbench.config import EngineConfig
@@ -77,11 +77,8 @@ class Session:
     def _model(self, config: EngineConfig) -> LoadedModel:
         from workbench.models import load_model
 
-        how: dict[str, Any] = {
-            name: getattr(config, name) for name in ("dtype", "device", "num_threads", "trust_remote_code")
-        }
-        key = (config.model, *how.values())
-        loaded = self.models.pop(key, None) or load_model(config.model, **how)
+        key = (config.model, *config.loading.values())
+        loaded = self.models.pop(key, None) or load_model(config.model, **config.loading)
         self.models[key] = loaded
         for oldest in list(self.models)[:-MAX_LOADED_MODELS]:
             del self.models[oldest]

@@ -89,6 +89,13 @@ class BlockPool:
         self.index.add(block_id, digest)
         self._note("cached", block_id, request_id, digest)
 
+    def retract(self, block_id: int, request_id: str) -> None:
+        """Take back what :meth:`cache` promised of a block, because it was never computed."""
+        digest = self.index.drop(block_id)
+        if digest is not None:
+            self._num_idle_cached -= self._refs[block_id] == 0
+            self._note("evicted", block_id, request_id, digest)
+
     def free(self, block_ids: Sequence[int], request_id: str) -> None:
         """Let go of a request's table, last block first.
 

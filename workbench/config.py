@@ -108,6 +108,11 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
                 f"and max_model_len {self.max_model_len}: raise the first or lower the second"
             )
 
+    @property
+    def loading(self) -> dict[str, Any]:
+        """The knobs that decide how a model is loaded, as ``load_model`` takes them."""
+        return {name: getattr(self, name) for name in ("dtype", "device", "num_threads", "trust_remote_code")}
+
     def replace(self, **changes: Any) -> EngineConfig:
         """This config with some knobs changed; an unknown name raises :class:`ConfigError`."""
         known = self.__struct_fields__

@@ -296,8 +296,7 @@ def _runner(model: object, config: EngineConfig, tokenizer: Tokenizer | None) ->
     from workbench.runners.torch_runner import TorchRunner
 
     if isinstance(model, str | Path):
-        how = {name: getattr(config, name) for name in ("dtype", "device", "num_threads", "trust_remote_code")}
-        loaded = load_model(config.model, **how)
+        loaded = load_model(config.model, **config.loading)
     else:
         loaded = model  # type: ignore[assignment]
     num_blocks = pool_blocks(config, loaded.facts, memory_bytes=memory)

@@ -184,14 +184,13 @@ class Scheduler:
         forgotten.  The step's number is used again.
         """
         self._open_draft(plan)
-        for event in self.kv.pool.take_events():
+        for event in list(self.kv.pool.events):  # they stay, for the next record: a reader can still follow every block
             if event.kind == "cached":  # promised by the plan, never computed
-                self.kv.pool.index.drop(event.block_id)
+                self.kv.pool.retract(event.block_id, event.request_id)
         for row in reversed(plan.rows):
             state = self.queues.states.get(row.request.id)
             if state is not None:
                 self.planner.put_back(state)
-        self.kv.pool.take_events()
         self._draft = None
 
     def _open_draft(self, plan: StepPlan) -> StepDraft:
