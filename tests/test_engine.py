@@ -261,6 +261,7 @@ def test_an_impossible_request_gets_a_clear_error(prompt, params, words):
         ({"max_num_seqs": 0}, "at least 1"),
         ({"block_size": 1.5}, "whole number"),
         ({"num_speculative_tokens": 3}, "proposes no drafts"),
+        ({"num_speculative_tokens": 3, "max_num_batched_tokens": 3}, "verifying 3 drafts takes 4 tokens of one step"),
         ({"policy": "lifo"}, "'fcfs', 'priority'"),
         ({"max_model_len": 500, "num_blocks": 10}, "10 blocks of 16 hold 160 tokens"),
         ({"max_model_len": 5000}, "reads at most 4,096"),

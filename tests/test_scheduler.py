@@ -31,6 +31,7 @@ def workloads(draw):
         "batching": draw(st.sampled_from(["continuous", "continuous", "static", "dynamic"])),
         "num_speculative_tokens": draw(st.sampled_from([0, 0, 1, 3])),
     }
+    knobs["max_num_batched_tokens"] = max(knobs["max_num_batched_tokens"], knobs["num_speculative_tokens"] + 1)
     capacity = block_size * num_blocks
     shared = draw(st.lists(st.integers(0, 3), min_size=1, max_size=capacity))
     requests = []

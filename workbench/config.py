@@ -102,6 +102,11 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         check(self, ConfigError)
+        if self.max_num_batched_tokens <= self.num_speculative_tokens:  # else a request padded with drafts could wait forever
+            raise ConfigError(
+                f"verifying {self.num_speculative_tokens} drafts takes {self.num_speculative_tokens + 1} tokens of one step, but "
+                f"max_num_batched_tokens is {self.max_num_batched_tokens}: raise it or lower num_speculative_tokens"
+            )
         if not self.enable_chunked_prefill and self.max_model_len and self.max_num_batched_tokens < self.max_model_len:
             raise ConfigError(
                 f"without chunked prefill a prompt must fit one step, but max_num_batched_tokens is {self.max_num_batched_tokens} "
