@@ -221,6 +221,26 @@ def test_leftovers_of_a_killed_conversion_are_cleaned(catalogue_model):
     assert left_behind() == ["tiny"]
 
 
+def test_progress_is_measured_while_pip_makes_and_removes_folders(tmp_path):
+    stop = threading.Event()
+
+    def pip():
+        while not stop.is_set():
+            unpack = tmp_path / "pip" / "pip-unpack-x"
+            unpack.mkdir(parents=True)
+            (unpack / "a.whl").write_bytes(b"12345")
+            shutil.rmtree(tmp_path / "pip")
+
+    churn = threading.Thread(target=pip)
+    churn.start()
+    try:
+        sizes = {cache.folder_size(tmp_path, ".whl") for _ in range(2_000)}
+    finally:
+        stop.set()
+        churn.join()
+    assert sizes <= {0, 5}
+
+
 def test_threads_that_want_the_same_model_build_it_once():
     made = []
 

