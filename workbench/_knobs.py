@@ -26,7 +26,8 @@ class Knob(msgspec.Struct, frozen=True):
     """One setting, as the faces need to know it.
 
     ``type`` is the plain Python type (``int``, ``float``, ``bool``, ``str``, ``list``, ``dict``), ``item`` the
-    element type of a list.  ``live`` says whether the value may change between two steps of a running engine.
+    element type of a list.  ``live`` says whether the value may change between two steps of a running engine,
+    ``fork`` whether a fork may change it as well.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Knob(msgspec.Struct, frozen=True):
     item: Kind | None = None
     optional: bool = False
     live: bool = False
+    fork: bool = False
 
     @property
     def flag(self) -> str:
@@ -144,6 +146,7 @@ def _knob(field: msgspec.structs.FieldInfo, hint: Any) -> Knob:
         item=get_args(kind)[0] if origin in (list, tuple) else None,
         optional=len(kinds) < len(options),
         live=extra.get("live", False),
+        fork=extra.get("live", False) or extra.get("fork", False),
     )
 
 

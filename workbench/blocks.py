@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from typing import Literal
 
-from workbench.errors import IntegrityError
+from workbench.errors import ConfigError, IntegrityError
 from workbench.events import BlockEvent, KvUsage
 from workbench.prefix import PrefixIndex
 
@@ -27,6 +28,7 @@ class BlockPool:
         self._refs = [0] * (num_blocks + 1)
         self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(1, num_blocks + 1))
         self._num_idle_cached = 0
+        self._retired: list[int] = []  # ids that a smaller pool gave up, the last given up last
 
     # -- questions -------------------------------------------------------------------------------------------------
 
@@ -52,6 +54,11 @@ class BlockPool:
     def free_order(self) -> tuple[int, ...]:
         """Free block ids in the order in which they will be reused."""
         return tuple(self._free)
+
+    @property
+    def highest_id(self) -> int:
+        """The highest block id that was ever given out; more than ``num_blocks`` in a pool that became smaller."""
+        return len(self._refs) - 1
 
     # -- verbs -----------------------------------------------------------------------------------------------------
 
@@ -121,10 +128,58 @@ class BlockPool:
         """Drop every hash, so that nothing can be hit any more; refused (``False``) while any block is in use."""
         if self.num_free < self.num_blocks:
             return False
+        self.forget_all()
+        return True
+
+    def resize(self, num_blocks: int) -> None:
+        """Make the pool larger or smaller while it is in use.
+
+        New blocks join behind the blank ones at the front of the queue, so content is not evicted before they are used; a
+        fresh pool therefore becomes the fresh pool of the new size.  A smaller pool gives up blank blocks, highest id first,
+        then content in eviction order.  Raises :class:`ConfigError` when too few blocks are free.
+        """
+        if num_blocks < self.num_blocks - self.num_free:
+            used = self.num_blocks - self.num_free
+            raise ConfigError(f"num_blocks cannot become {num_blocks}: {used} blocks are in use at this step; keep at least {used}")
+        blank = list(takewhile(lambda block_id: block_id not in self.index, self._free))
+        if num_blocks < self.num_blocks:
+            rest = list(self._free)[len(blank) :]
+            self._retire((sorted(blank, reverse=True) + rest)[: self.num_blocks - num_blocks])
+        else:
+            fresh = [self._revive() for _ in range(num_blocks - self.num_blocks)]
+            content = list(self._free)[len(blank) :]
+            self._free = OrderedDict.fromkeys([*blank, *fresh, *content])
+        self.num_blocks = num_blocks
+
+    def _retire(self, block_ids: Iterable[int]) -> None:
+        for block_id in block_ids:
+            del self._free[block_id]
+            digest = self.index.drop(block_id)
+            if digest is not None:
+                self._num_idle_cached -= 1
+                self._note("evicted", block_id, "", digest)
+            self._retired.append(block_id)
+
+    def _revive(self) -> int:
+        if self._retired:
+            return self._retired.pop()
+        self._refs.append(0)
+        return self.highest_id
+
+    def forget_all(self) -> None:
+        """Drop every hash, also of blocks in use: nothing that was computed so far can be found any more."""
         for block_id in self.index.blocks():
             self._note("evicted", block_id, "", self.index.drop(block_id))
         self._num_idle_cached = 0
-        return True
+
+    def copy(self) -> BlockPool:
+        """An independent pool in the same state."""
+        twin = BlockPool(0)
+        twin.num_blocks, twin.index = self.num_blocks, self.index.copy()
+        twin._refs, twin._free = self._refs.copy(), self._free.copy()
+        twin._num_idle_cached, twin._retired = self._num_idle_cached, self._retired.copy()
+        twin.events = self.events.copy()
+        return twin
 
     def take_events(self) -> tuple[BlockEvent, ...]:
         """What happened since the last call."""
@@ -133,19 +188,21 @@ class BlockPool:
 
     def check_integrity(self, tables: Iterable[Sequence[int]]) -> None:
         """Raise :class:`IntegrityError` unless references, free queue and ``tables`` agree."""
-        counted = [0] * (self.num_blocks + 1)
+        counted = [0] * len(self._refs)
         for table in tables:
             for block_id in table:
                 counted[block_id] += 1
             if len(set(table)) != len(table):
                 raise IntegrityError(f"a block occurs twice in one table: {list(table)}")
         if counted != self._refs:
-            wrong = [b for b in range(self.num_blocks + 1) if counted[b] != self._refs[b]]
+            wrong = [b for b, refs in enumerate(self._refs) if counted[b] != refs]
             found = [(block_id, self._refs[block_id], counted[block_id]) for block_id in wrong[:8]]
             raise IntegrityError(f"(block, references, tables that hold it) disagree: {found}")
-        idle = {b for b in range(1, self.num_blocks + 1) if not self._refs[b]}
+        idle = {b for b in range(1, len(self._refs)) if not self._refs[b]}.difference(self._retired)
         if idle != set(self._free):
             raise IntegrityError(f"free queue and unreferenced blocks differ: {sorted(idle ^ set(self._free))[:8]}")
+        if len(self._refs) - 1 - len(self._retired) != self.num_blocks:
+            raise IntegrityError(f"{self.num_blocks} blocks, but {len(self._refs) - 1} ids of which {len(self._retired)} are retired")
         if self._num_idle_cached != sum(b in self.index for b in idle):
             raise IntegrityError(f"{self._num_idle_cached} cached blocks counted, {sum(b in self.index for b in idle)} found")
 

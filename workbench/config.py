@@ -58,13 +58,13 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
         int, Meta(ge=1, le=1024, description="Tokens in one KV block", extra={**_CACHE, "unit": "tokens"})
     ] = 16
     num_blocks: Annotated[
-        int | None, Meta(ge=1, description="Usable KV blocks; by default from the memory budget", extra={**_CACHE, "unit": "blocks"})
+        int | None, Meta(ge=1, description="Usable KV blocks; by default from the memory budget", extra={**_CACHE, "unit": "blocks", "fork": True})
     ] = None
     kv_cache_memory_bytes: Annotated[
         int | None, Meta(ge=1, description="Memory for the KV cache when num_blocks is not given", extra={**_CACHE, "unit": "bytes"})
     ] = None
     enable_prefix_caching: Annotated[
-        bool, Meta(description="Reuse the KV blocks of a prompt's beginning that was computed before", extra=_CACHE)
+        bool, Meta(description="Reuse the KV blocks of a prompt's beginning that was computed before", extra={**_CACHE, "fork": True})
     ] = True
     max_num_seqs: Annotated[
         int, Meta(ge=1, le=4096, description="Requests that may run at once", extra={**_SCHED, "unit": "requests", "live": True})
@@ -81,14 +81,17 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     ] = 0
     policy: Annotated[
         Literal["fcfs", "priority"],
-        Meta(description="Who is admitted first and preempted last; in priority a smaller number wins", extra=_SCHED),
+        Meta(description="Who is admitted first and preempted last; in priority a smaller number wins", extra={**_SCHED, "fork": True}),
     ] = "fcfs"
     reserve_full_prompt: Annotated[
         bool, Meta(description="Admit a request only when all of its known tokens fit the free blocks", extra={**_SCHED, "live": True})
     ] = True
     batching: Annotated[
         Literal["continuous", "static", "dynamic"],
-        Meta(description="Admission per step, or (for teaching) in whole batches that hold until the last is done", extra=_SCHED),
+        Meta(
+            description="Admission per step, or (for teaching) in whole batches that hold until the last is done",
+            extra={**_SCHED, "fork": True},
+        ),
     ] = "continuous"
     batch_window_steps: Annotated[
         int, Meta(ge=0, description="How long dynamic batching waits for a full batch", extra={**_SCHED, "unit": "steps", "live": True})
@@ -96,6 +99,14 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     num_speculative_tokens: Annotated[
         int, Meta(ge=0, le=64, description="Draft tokens verified per request and step", extra={**_SCHED, "unit": "tokens"})
     ] = 0
+    undo_memory_bytes: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Memory for going back in time; steps further back than it reaches are restored by computing them again",
+            extra={"group": "engine", "unit": "bytes", "fork": True},
+        ),
+    ] = 256 * 2**20
     debug: Annotated[
         bool, Meta(description="Check every invariant of scheduler and block pool after each step", extra={"group": "engine", "live": True})
     ] = False

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from time import perf_counter
 
 from workbench.config import EngineConfig
-from workbench.events import Decision, Finished, KvUsage, PromptScores, Reason, Sampled, Scheduled, SpecRound, Verdict
+from workbench.events import Decision, Finished, KvUsage, PromptScores, Proposed, Reason, Sampled, Scheduled, SpecRound, Verdict
 from workbench.plan import PlanRow
 from workbench.queues import Queues
 from workbench.state import RequestState
@@ -28,11 +28,13 @@ class StepDraft:
         self.decisions: dict[str, Decision] = {}
         self.admitted: list[str] = []
         self.preempted: list[str] = []
+        self.rejected: list[RequestState] = []  # they can never run; the scheduler ends them
         self.resumed: list[str] = []
         self.finished: list[Finished] = []
         self.sampled: list[Sampled] = []
         self.spec: list[SpecRound] = []
         self.prompt_scores: list[PromptScores] = []
+        self.proposed: list[Proposed] = []
         self.shifted = False  # whether a preemption moved positions in the running list
         self.prefilling = False  # whether anybody scheduled so far entered the step inside its prompt
         self.running: tuple[str, ...] = ()
@@ -86,6 +88,11 @@ class StepDraft:
         self.decisions[victim.id] = Decision(
             victim.id, Verdict.PREEMPTED, Reason.PREEMPTED_FOR, 0, needed, free, None, beneficiary.id
         )
+
+    def reject(self, state: RequestState, needed: int, total: int) -> None:
+        """A request needs more blocks than the pool has, whoever else runs."""
+        self.rejected.append(state)
+        self.decisions[state.id] = Decision(state.id, Verdict.REJECTED, Reason.NEVER_FITS, 0, needed, total, total)
 
     def close(self, queues: Queues, usage: KvUsage) -> None:
         """Planning is over: note queues and pool as they stand."""

@@ -8,7 +8,7 @@ They are ``array_like`` msgspec structs, so ten thousand of them encode small; f
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -195,13 +195,39 @@ class Finished(msgspec.Struct, frozen=True, array_like=True, gc=False):
     stop_reason: int | str | None = None
 
 
+class Proposed(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Draft tokens proposed for a request after a step; the next step that runs it verifies them, or the first of them."""
+
+    request_id: str
+    token_ids: tuple[int, ...]
+
+
+class Command(msgspec.Struct, frozen=True, array_like=True):
+    """Something done to the engine between two steps, noted with the step that came next.
+
+    ``add``: the request came in at ``at_s`` on the engine's clock.  ``abort``: it was ended.  ``edit``: some of its fields were
+    changed.  ``knobs``: settings were changed.  ``reset``: the prefix cache was emptied.  ``abandoned``: a plan made at ``at_s`` was taken
+    back, because its execution failed or was interrupted.  ``before`` and ``after`` hold the changed fields of ``edit`` and ``knobs``.
+
+    Together with each step's clock and tokens, commands are all that the scheduler's decisions depend on: a trace from its
+    first step can be run again, and stopped at any step (:func:`workbench.rebuild.rebuild`).
+    """
+
+    kind: Literal["add", "abort", "edit", "knobs", "reset", "abandoned"]
+    request_id: str = ""
+    at_s: float = 0.0
+    before: dict[str, Any] = {}
+    after: dict[str, Any] = {}
+
+
 class StepRecord(msgspec.Struct, frozen=True, array_like=True):
     """Everything about one step.
 
     ``start_s`` is on the engine's clock.  ``kv`` counts blocks after planning, ``kv_after`` after the commit freed what
     had finished.  ``admitted`` entered the batch in this step, ``resumed`` are those of them that had been preempted.  ``running`` and
     ``waiting`` are the queues after planning, in order; ``held`` are requests that are
-    done but keep their place until their static or dynamic batch ends.
+    done but keep their place until their static or dynamic batch ends.  ``commands`` came before the step, in this order;
+    ``proposed`` are drafts for the next one.
     """
 
     step: int
@@ -225,6 +251,8 @@ class StepRecord(msgspec.Struct, frozen=True, array_like=True):
     waiting: tuple[str, ...] = ()
     held: tuple[str, ...] = ()
     prompt_scores: tuple[PromptScores, ...] = ()
+    commands: tuple[Command, ...] = ()
+    proposed: tuple[Proposed, ...] = ()
 
     @property
     def duration_ms(self) -> float:

@@ -10,7 +10,8 @@ The layout of a request's slots when it is given room (half-open ranges, in toke
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterable, Sequence
 
 from workbench.blocks import BlockPool
 from workbench.prefix import extend_hashes
@@ -82,6 +83,24 @@ class KvCache:
         for position in range(state.num_hashed_blocks, full):
             self.pool.cache(state.block_ids[position], state.block_hashes[position], state.id)
         state.num_hashed_blocks = full
+
+    def fits_ever(self, num_tokens: int) -> bool:
+        """Whether ``num_tokens`` of one request fit the pool at all."""
+        return self.blocks_for(num_tokens) <= self.pool.num_blocks
+
+    def switch_prefix_caching(self, enabled: bool, states: Iterable[RequestState]) -> None:
+        """Find prefixes from now on, or no longer; the blocks of ``states`` become findable again as they are used."""
+        if self.enable_prefix_caching and not enabled:
+            self.pool.forget_all()
+            for state in states:
+                state.num_hashed_blocks = 0
+        self.enable_prefix_caching = enabled
+
+    def copy(self) -> KvCache:
+        """An independent cache in the same state; block tables belong to the requests."""
+        twin = copy.copy(self)
+        twin.pool = self.pool.copy()
+        return twin
 
     def free(self, state: RequestState) -> None:
         """Take a request's whole table away."""

@@ -37,7 +37,7 @@ class PrefixIndex:
     """Maps a hash to the physical blocks with that content, oldest first."""
 
     def __init__(self) -> None:
-        self._blocks_of: dict[bytes, dict[int, None]] = {}
+        self._blocks_of: dict[bytes, tuple[int, ...]] = {}
         self._hash_of: dict[int, bytes] = {}
 
     def __len__(self) -> int:
@@ -48,13 +48,13 @@ class PrefixIndex:
 
     def add(self, block_id: int, digest: bytes) -> None:
         """Register a block that became full."""
-        self._blocks_of.setdefault(digest, {})[block_id] = None
+        self._blocks_of[digest] = (*self._blocks_of.get(digest, ()), block_id)
         self._hash_of[block_id] = digest
 
     def find(self, digest: bytes) -> int | None:
         """The oldest block with this content."""
         blocks = self._blocks_of.get(digest)
-        return next(iter(blocks)) if blocks else None
+        return blocks[0] if blocks else None
 
     def hash_of(self, block_id: int) -> bytes | None:
         """The content of a block, if it is registered."""
@@ -64,12 +64,20 @@ class PrefixIndex:
         """Forget a block's content because it is reused; returns the hash it had."""
         digest = self._hash_of.pop(block_id, None)
         if digest is not None:
-            blocks = self._blocks_of[digest]
-            del blocks[block_id]
-            if not blocks:
+            left = tuple(other for other in self._blocks_of[digest] if other != block_id)
+            if left:
+                self._blocks_of[digest] = left
+            else:
                 del self._blocks_of[digest]
         return digest
 
     def blocks(self) -> dict[int, bytes]:
         """Every registered block and its hash (a copy)."""
         return dict(self._hash_of)
+
+    def copy(self) -> PrefixIndex:
+        """An independent index with the same content."""
+        twin = PrefixIndex()
+        twin._blocks_of = self._blocks_of.copy()
+        twin._hash_of = self._hash_of.copy()
+        return twin

@@ -1,14 +1,14 @@
 """The queues: who waits, who runs, and who is admitted next.
 
-``fcfs`` keeps arrival order, and a preempted request goes back to the front.  ``priority`` keeps the smallest
-``(priority, arrival)`` first, preempted or not.  Both are vLLM's rules.
+``priority`` keeps the smallest ``(priority, arrival)`` first, preempted or not.  Every other policy keeps arrival order, and a
+preempted request goes back to the front.  Both are vLLM's rules.
 """
 
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from workbench.errors import IntegrityError
 from workbench.state import RequestState
@@ -17,7 +17,7 @@ from workbench.state import RequestState
 class WaitingQueue:
     """The waiting requests in the order in which they will be asked."""
 
-    def __init__(self, policy: Literal["fcfs", "priority"]) -> None:
+    def __init__(self, policy: str) -> None:
         self.policy = policy
         self._states: list[RequestState] = []
 
@@ -34,17 +34,17 @@ class WaitingQueue:
 
     def arrive(self, state: RequestState) -> None:
         """A request that never ran joins."""
-        if self.policy == "fcfs":
-            self._states.append(state)
-        else:
+        if self.policy == "priority":
             insort(self._states, state, key=_key)
+        else:
+            self._states.append(state)
 
     def put_back(self, state: RequestState) -> None:
         """A preempted request returns."""
-        if self.policy == "fcfs":
-            self._states.insert(0, state)
-        else:
+        if self.policy == "priority":
             insort(self._states, state, key=_key)
+        else:
+            self._states.insert(0, state)
 
     def pop(self) -> RequestState:
         """Take the head out."""
@@ -54,6 +54,15 @@ class WaitingQueue:
         """Take any one out."""
         self._states.remove(state)
 
+    def sort(self, key: Callable[[RequestState], Any]) -> None:
+        """Put the waiting requests in another order; equal keys keep theirs."""
+        self._states.sort(key=key)
+
+    def follow(self, policy: str) -> None:
+        """Order by another policy from now on: by priority at once, else by who was added first."""
+        self.policy = policy
+        self.sort(_key if policy == "priority" else lambda state: state.key[1])
+
 
 def _key(state: RequestState) -> tuple[int, int]:
     return state.key
@@ -62,12 +71,29 @@ def _key(state: RequestState) -> tuple[int, int]:
 class Queues:
     """Every unfinished request, in exactly one of three places; and those that are done but hold their batch's place."""
 
-    def __init__(self, policy: Literal["fcfs", "priority"]) -> None:
+    def __init__(self, policy: str) -> None:
         self.states: dict[str, RequestState] = {}  # unfinished, in the order in which they were added
         self.pending: list[RequestState] = []  # their arrival lies ahead
         self.waiting = WaitingQueue(policy)
         self.running: list[RequestState] = []  # batch order: the order of admission
         self.held: list[RequestState] = []
+
+    def everyone(self) -> list[RequestState]:
+        """Every request that holds, or may come to hold, blocks: unfinished ones as they were added, then those held."""
+        return [*self.states.values(), *self.held]
+
+    def copy(self) -> Queues:
+        """Independent queues of independent states."""
+        twins = {id(state): state.copy() for state in self.everyone()}
+
+        def twin_of(states: Iterable[RequestState]) -> list[RequestState]:
+            return [twins[id(state)] for state in states]
+
+        copied = Queues(self.waiting.policy)
+        copied.states = {name: twins[id(state)] for name, state in self.states.items()}
+        copied.pending, copied.running, copied.held = twin_of(self.pending), twin_of(self.running), twin_of(self.held)
+        copied.waiting._states = twin_of(self.waiting)
+        return copied
 
     def check_integrity(self) -> None:
         """Raise :class:`IntegrityError` unless each unfinished request is in exactly one queue."""

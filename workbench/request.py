@@ -7,6 +7,7 @@ same run for the same cell: ``temperature`` is 0 (greedy) and ``max_tokens`` is 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import msgspec
@@ -112,6 +113,11 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+_OWN_EDITABLE = ("prompt", "prompt_token_ids", "priority")
+EDITABLE = (*_OWN_EDITABLE, *(name for name in SamplingParams.__struct_fields__ if name not in ("n", "bad_words")))
+"""What may change of a request that is in an engine: all but its identity, its arrival, and what needs a tokenizer."""
+
+
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """One sequence to generate: its prompt in tokens, its sampling, and when it arrives.
 
@@ -136,6 +142,26 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     def num_prompt_tokens(self) -> int:
         """Length of the prompt."""
         return len(self.prompt_token_ids)
+
+    def edited(self, **changes: Any) -> Request:
+        """This request with another prompt, priority or sampling; its id and arrival stay.
+
+        Raises :class:`~workbench.errors.RequestError` for any other field.
+        """
+        for name in changes:
+            if name not in EDITABLE:
+                raise RequestError(unknown_name("field of a request that can be edited", name, EDITABLE))
+        own = {name: value for name, value in changes.items() if name in _OWN_EDITABLE}
+        sampling = {name: value for name, value in changes.items() if name not in _OWN_EDITABLE}
+        if "prompt_token_ids" in own:
+            own["prompt_token_ids"] = tuple(own["prompt_token_ids"])
+        if sampling:
+            own["sampling"] = self.sampling.replace(**sampling)
+        return msgspec.structs.replace(self, **own)
+
+    def fields(self, names: Iterable[str]) -> dict[str, Any]:
+        """These of its editable fields, sampling parameters among them."""
+        return {name: getattr(self if name in _OWN_EDITABLE else self.sampling, name) for name in names}
 
     def __repr__(self) -> str:
         shown = repr(self.prompt if self.prompt is None or len(self.prompt) <= 40 else self.prompt[:39] + "…")

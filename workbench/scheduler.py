@@ -9,6 +9,7 @@ It knows nothing of tensors, text or clocks: time is handed in, text is somebody
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from time import perf_counter
 from typing import Literal, Protocol
@@ -17,10 +18,22 @@ from workbench.batching import make_batcher
 from workbench.config import EngineConfig
 from workbench.draft import StepDraft
 from workbench.errors import IntegrityError, RequestError
-from workbench.events import Arrival, Budget, Finished, PromptScores, Sampled, SpecRound, StepRecord, StepTiming, TokenLogprobs
-from workbench.kv import KvCache
+from workbench.events import (
+    Arrival,
+    Budget,
+    Command,
+    Decision,
+    Finished,
+    PromptScores,
+    Proposed,
+    Sampled,
+    SpecRound,
+    StepRecord,
+    StepTiming,
+    TokenLogprobs,
+)
 from workbench.plan import PlanRow, StepOutput, StepPlan
-from workbench.planner import Planner
+from workbench.policies import make_kv_cache, make_planner
 from workbench.queues import Queues
 from workbench.request import Request
 from workbench.state import RequestState, Status
@@ -54,13 +67,14 @@ class Scheduler:
         self.config = config
         self.max_model_len = max_model_len
         self.queues = Queues(config.policy)
-        self.kv = KvCache(num_blocks, config.block_size, enable_prefix_caching=config.enable_prefix_caching)
+        self.kv = make_kv_cache(config, num_blocks)
         self.batcher = make_batcher(config)
-        self.planner = Planner(config, self.queues, self.kv, self.batcher, max_model_len)
+        self.planner = make_planner(config, self.queues, self.kv, self.batcher, max_model_len)
         self.step = 0
         self._num_added = 0
         self._arrived: list[Arrival] = []  # noted when they happen, recorded with the next step that commits
         self._aborted: list[Finished] = []
+        self._commands: list[Command] = []
         self._draft: StepDraft | None = None
 
     # -- requests come and go --------------------------------------------------------------------------------------
@@ -76,15 +90,20 @@ class Scheduler:
         state.arrival_s = now_s if request.arrival_s is None else request.arrival_s
         self.queues.states[request.id] = state
         self.queues.pending.append(state)
+        self.note(Command("add", request.id, state.arrival_s))
         return state
 
     def check(self, request: Request) -> None:
         """Raise :class:`RequestError` if ``request`` cannot be added."""
+        if request.id in self.queues.states or any(state.id == request.id for state in self.queues.held):
+            raise RequestError(f"a request with id {request.id!r} is already in the engine: choose another id")
+        self.check_length(request)
+
+    def check_length(self, request: Request) -> None:
+        """Raise :class:`RequestError` if the prompt is empty, or too long ever to run here."""
         length, pool, size = request.num_prompt_tokens, self.kv.pool.num_blocks, self.config.block_size
         if not length:
             raise RequestError(f"request {request.id!r} has an empty prompt: give it at least one token")
-        if request.id in self.queues.states or any(state.id == request.id for state in self.queues.held):
-            raise RequestError(f"a request with id {request.id!r} is already in the engine: choose another id")
         if length >= pool * size:
             raise RequestError(
                 f"request {request.id!r}: a prompt of {length} tokens and one token of output need {self.kv.blocks_for(length + 1)} blocks "
@@ -108,7 +127,24 @@ class Scheduler:
         else:
             self.queues.waiting.remove(state)
         self._aborted.append(self._finish(state, "abort"))
+        self.note(Command("abort", request_id))
         return True
+
+    def note(self, command: Command) -> None:
+        """Have ``command`` recorded with the next step that commits."""
+        self._commands.append(command)
+
+    def copy(self) -> Scheduler:
+        """An independent scheduler in the same state; between two steps only."""
+        if self._draft is not None:
+            raise IntegrityError("a scheduler can be copied between two steps only")
+        twin = copy.copy(self)
+        twin.queues, twin.kv = self.queues.copy(), self.kv.copy()
+        twin.batcher = make_batcher(self.config)
+        twin.planner = make_planner(self.config, twin.queues, twin.kv, twin.batcher, self.max_model_len)
+        twin.planner.carry(self.planner)
+        twin._arrived, twin._aborted, twin._commands = self._arrived.copy(), self._aborted.copy(), self._commands.copy()
+        return twin
 
     @property
     def has_unfinished(self) -> bool:
@@ -125,7 +161,13 @@ class Scheduler:
         self._release_batch()
         self._take_arrivals(now_s)
         self.planner.fill(draft)
+        for state in draft.rejected:
+            self._aborted.append(self._finish(state, "abort", f"needs more blocks than the pool's {self.kv.pool.num_blocks}"))
         return StepPlan(self.step, self.config.block_size, tuple(draft.rows))
+
+    def open_decisions(self) -> dict[str, Decision]:
+        """The decisions of the plan that was neither committed nor taken back yet, by request."""
+        return dict(self._draft.decisions) if self._draft is not None else {}
 
     def _take_arrivals(self, now_s: float) -> None:
         """Move requests whose time has come to the waiting queue."""
@@ -183,7 +225,8 @@ class Scheduler:
         Its requests wait again, in batch order and with the output they had; what the step would have computed is
         forgotten.  The step's number is used again.
         """
-        self._open_draft(plan)
+        draft = self._open_draft(plan)
+        self.note(Command("abandoned", at_s=draft.now_s))
         for event in list(self.kv.pool.events):  # they stay, for the next record: a reader can still follow every block
             if event.kind == "cached":  # promised by the plan, never computed
                 self.kv.pool.retract(event.block_id, event.request_id)
@@ -210,8 +253,9 @@ class Scheduler:
         finished = self._append(draft, state, tokens, logprobs, texts)
         if finished is not None:
             draft.finished.append(finished)
-        elif output.proposed:
+        elif output.proposed and output.proposed[position]:
             state.draft_token_ids = tuple(output.proposed[position])
+            draft.proposed.append(Proposed(state.id, state.draft_token_ids))
 
     def _append(
         self, draft: StepDraft, state: RequestState, tokens: Sequence[int], logprobs: tuple[TokenLogprobs, ...], texts: TextSink | None
@@ -253,6 +297,7 @@ class Scheduler:
     def _record(self, draft: StepDraft, output: StepOutput, began: float) -> StepRecord:
         arrived, self._arrived = tuple(self._arrived), []
         aborted, self._aborted = tuple(self._aborted), []
+        commands, self._commands = tuple(self._commands), []
         pool = self.kv.pool
         return StepRecord(
             step=draft.step,
@@ -275,6 +320,8 @@ class Scheduler:
             waiting=draft.waiting,
             held=draft.held,
             prompt_scores=tuple(draft.prompt_scores),
+            commands=commands,
+            proposed=tuple(draft.proposed),
             timing=StepTiming(draft.plan_ms, output.prepare_ms, output.forward_ms, output.sample_ms, (perf_counter() - began) * 1e3),
         )
 
@@ -283,8 +330,6 @@ class Scheduler:
         queues = self.queues
         queues.check_integrity()
         self.kv.pool.check_integrity(state.block_ids for state in (*queues.running, *queues.held))
-        if len(queues.running) > self.config.max_num_seqs:
-            raise IntegrityError(f"{len(queues.running)} requests run, max_num_seqs is {self.config.max_num_seqs}")
         for state in queues.running:
             if state.num_computed_tokens > len(state.block_ids) * self.config.block_size:
                 raise IntegrityError(f"{state!r} has more computed tokens than slots")

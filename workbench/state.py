@@ -50,6 +50,15 @@ class RequestState:
         self.arrival_step = 0
         self.limit = min(max_model_len, self.num_prompt_tokens + request.sampling.max_tokens)
 
+    def copy(self) -> RequestState:
+        """An independent state with the same content."""
+        twin = object.__new__(RequestState)
+        for name in self.__slots__:
+            setattr(twin, name, getattr(self, name))
+        for name in ("token_ids", "block_ids", "block_hashes"):
+            setattr(twin, name, getattr(self, name).copy())
+        return twin
+
     @property
     def num_tokens(self) -> int:
         """Known tokens: prompt and output, without drafts."""

@@ -1,4 +1,4 @@
-"""``Planner``: vLLM's rules for one step, in vLLM's order.
+"""``VllmPlanner``: vLLM's rules for one step, in vLLM's order.
 
 Running requests first, in batch order, preempting when the pool is exhausted; then, if nobody was preempted, the waiting
 ones until one does not fit.  Source of every rule: vLLM 0.32.0, ``vllm/v1/core/sched/scheduler.py``, as its recorded
@@ -13,11 +13,12 @@ from workbench.draft import StepDraft
 from workbench.events import Reason
 from workbench.kv import KvCache
 from workbench.plan import Kind, PlanRow
+from workbench.policies.base import Planner
 from workbench.queues import Queues
 from workbench.state import RequestState, Status
 
 
-class Planner:
+class VllmPlanner:
     """Fills a :class:`StepDraft` from the queues; moves requests between them as it decides."""
 
     def __init__(self, config: EngineConfig, queues: Queues, kv: KvCache, batcher: Batcher, max_model_len: int) -> None:
@@ -33,6 +34,9 @@ class Planner:
         self._plan_waiting(draft)
         self._explain_pending(draft)
         draft.close(self.queues, self.kv.pool.usage)
+
+    def carry(self, previous: Planner) -> None:
+        """Nothing: every step is decided afresh."""
 
     def _plan_running(self, draft: StepDraft) -> None:
         """Give every running request its next tokens, in batch order, as long as the budget lasts."""
@@ -139,6 +143,9 @@ class Planner:
         config, waiting = self.config, self.queues.waiting
         while waiting:
             head = waiting.head
+            if not self.kv.fits_ever(len(head.token_ids)):  # the pool became smaller since it was added
+                draft.reject(waiting.pop(), self.kv.blocks_for(len(head.token_ids)), self.kv.pool.num_blocks)
+                continue
             if draft.tokens_left <= 0:
                 return draft.defer_all(waiting, Reason.TOKEN_BUDGET, 0, draft.token_limit)
             if len(self.queues.running) + len(self.queues.held) >= config.max_num_seqs:
@@ -160,6 +167,9 @@ class Planner:
         if 0 < threshold < tokens and len(self.queues.running) + len(self.queues.waiting) > 1:
             tokens, cut = threshold, Reason.LONG_PREFILL_THRESHOLD
         if not config.enable_chunked_prefill and tokens > draft.tokens_left:
+            if tokens > draft.token_limit and not self.queues.running:  # nobody is left who could fill the prefix cache for it
+                draft.reject(self.queues.waiting.pop(), tokens, draft.token_limit)
+                return True
             draft.defer(state, Reason.CHUNKED_PREFILL_OFF, tokens, draft.tokens_left, draft.token_limit)
             return False
         if tokens > draft.tokens_left:

@@ -1,0 +1,32 @@
+"""Scheduling policies: one file each, chosen by ``EngineConfig.policy``.
+
+======================================  ==========================================================================
+``fcfs``, ``priority``                  vLLM 0.32.0 (:mod:`workbench.policies.vllm`): optimistic, preempts when blocks run out
+======================================  ==========================================================================
+"""
+
+from __future__ import annotations
+
+from workbench.batching import Batcher
+from workbench.config import EngineConfig
+from workbench.kv import KvCache
+from workbench.policies.base import Planner
+from workbench.policies.vllm import VllmPlanner
+from workbench.queues import Queues
+
+__all__ = ["Planner", "keeps_its_cache", "make_kv_cache", "make_planner"]
+
+
+def make_kv_cache(config: EngineConfig, num_blocks: int) -> KvCache:
+    """The block tables and prefix cache that ``config.policy`` works with."""
+    return KvCache(num_blocks, config.block_size, enable_prefix_caching=config.enable_prefix_caching)
+
+
+def keeps_its_cache(before: str, after: str) -> bool:
+    """Whether a running engine can go from one policy to another: only if both find prefixes in the same kind of cache."""
+    return True
+
+
+def make_planner(config: EngineConfig, queues: Queues, kv: KvCache, batcher: Batcher, max_model_len: int) -> Planner:
+    """The planner that ``config.policy`` names."""
+    return VllmPlanner(config, queues, kv, batcher, max_model_len)
