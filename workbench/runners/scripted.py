@@ -7,9 +7,11 @@ microseconds, for teaching the scheduler alone, and for simulations.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import count
 
 from workbench.events import ModelFacts
 from workbench.plan import PlanRow, StepOutput, StepPlan
+from workbench.speculative.acceptance import verify_greedy
 
 Script = Mapping[str, Sequence[int]] | Callable[[str, int], int]
 
@@ -76,13 +78,7 @@ class ScriptedRunner:
         if not row.samples:
             return []
         position = len(row.token_ids) - row.request.num_prompt_tokens
-        tokens = [self._scripted(row.request.id, position)]
-        for draft in row.draft_token_ids:
-            if draft != tokens[-1]:
-                break
-            position += 1
-            tokens.append(self._scripted(row.request.id, position))
-        return tokens
+        return verify_greedy(row.draft_token_ids, (self._scripted(row.request.id, place) for place in count(position)))
 
     def _scripted(self, request_id: str, position: int) -> int:
         if callable(self.outputs):

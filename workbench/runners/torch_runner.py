@@ -21,6 +21,7 @@ from workbench.models.loading import LoadedModel
 from workbench.models.threads import default_num_threads, torch_threads
 from workbench.plan import PlanRow, StepOutput, StepPlan
 from workbench.sampler import SampleRow, sample, token_logprobs
+from workbench.speculative.acceptance import verify_greedy
 
 # Up to this many rows, one thread has chosen the tokens before several are awake (and torch's idle threads stay out of the way).
 ROWS_FOR_ONE_THREAD = 8
@@ -150,14 +151,12 @@ def _accepted(rows: Sequence[PlanRow], token_ids: list[int], logprobs: Sequence[
     output = StepOutput(token_ids=[], logprobs=None if logprobs is None else [])
     at = 0
     for row in rows:
-        drawn = token_ids[at : at + 1 + len(row.draft_token_ids)] if row.samples else []
-        agreeing = 0
-        while agreeing < len(drawn) - 1 and drawn[agreeing] == row.draft_token_ids[agreeing]:
-            agreeing += 1
-        output.token_ids.append(drawn[: agreeing + 1])
+        drawn = 1 + len(row.draft_token_ids) if row.samples else 0
+        emitted = verify_greedy(row.draft_token_ids, token_ids[at : at + drawn]) if drawn else []
+        output.token_ids.append(emitted)
         if logprobs is not None and output.logprobs is not None:
-            output.logprobs.append(tuple(entry for entry in logprobs[at : at + len(drawn)][: agreeing + 1] if entry is not None))
-        at += len(drawn)
+            output.logprobs.append(tuple(entry for entry in logprobs[at : at + len(emitted)] if entry is not None))
+        at += drawn
     return output
 
 
