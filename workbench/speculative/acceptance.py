@@ -100,7 +100,8 @@ def pick(weights: Distribution, u: float) -> int:
     >>> [pick([1, 0, 3], u) for u in (0.0, 0.24, 0.25, 0.99)]
     [0, 0, 2, 2]
     """
-    point, end, last = u * sum(weights), 0.0, None
+    point, last = u * sum(weights), None
+    end: float = 0
     for index, weight in enumerate(weights):
         if weight <= 0:
             continue
