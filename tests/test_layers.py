@@ -14,9 +14,10 @@ PACKAGE = Path(__file__).parents[1] / "workbench"
 LAYERS = {
     0: {"errors", "_knobs", "config", "request", "plan", "events"},
     1: {"blocks", "prefix", "state", "queues", "kv", "batching", "draft", "scheduler", "adjust", "randomness", "policies", "speculative"},
-    2: {"trace", "table", "_tracefile", "_perfetto", "metrics", "outputs", "explain", "conformance", "limits", "sizing", "rebuild", "render"} | {"counterfactual", "moment", "comparison", "definitions", "lives", "prefix_story"},
+    2: {"trace", "table", "_tracefile", "_perfetto", "metrics", "outputs", "conformance", "limits", "sizing", "render"}
+    | {"rebuild", "explain", "lives", "prefix_story", "counterfactual", "moment", "comparison", "definitions"},
     3: {"runners", "models", "tokenizer", "detokenize", "sampler", "shaping", "truncation"},
-    4: {"engine", "run", "mailbox", "intake", "texts", "undo", "history", "interrupts"},
+    4: {"engine", "run", "mailbox", "intake", "texts", "undo", "history", "clock", "timeline", "assembly", "result", "whatif", "interrupts"},
     5: {"magics", "cli", "doctor", "prompts", "_session", "_options", "_docs", "_listing", "_completion", "__main__"},
 }
 LAYER_OF = {room: layer for layer, rooms in LAYERS.items() for room in rooms}

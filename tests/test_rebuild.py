@@ -64,14 +64,13 @@ def plain(value):
 
 def face(scheduler):
     """Everything about a scheduler that shapes its decisions."""
-    states = scheduler.queues.everyone()
+    queues, states = scheduler.queues, scheduler.queues.everyone()
     pool = scheduler.kv.pool
     return {
         "step": scheduler.step,
         "config": scheduler.config,
         "states": [{name: plain(getattr(state, name)) for name in state.__slots__ if name != "block_hashes"} for state in states],
-        "queues": [[state.id for state in queue] for queue in (scheduler.queues.pending, scheduler.queues.waiting, scheduler.queues.running)],
-        "held": [state.id for state in scheduler.queues.held],
+        "queues": [[state.id for state in queue] for queue in (queues.pending, queues.waiting, queues.running, queues.held)],
         "free": pool.free_order(),
         "refs": [pool.refs(block_id) for block_id in range(pool.highest_id + 1)],
         "index": pool.index.blocks(),

@@ -30,7 +30,9 @@ def change_knobs(scheduler: Scheduler, changes: Mapping[str, Any]) -> None:
     before = scheduler.config
     config = before.replace(**changes)
     if config.policy != before.policy and not keeps_its_cache(before.policy, config.policy):
-        raise ConfigError(f"policy cannot change from {before.policy} to {config.policy} in mid-run: their prefix caches differ; start a new run")
+        raise ConfigError(
+            f"policy cannot change from {before.policy} to {config.policy} in mid-run, their prefix caches differ: start a new run"
+        )
     size = scheduler.kv.pool.num_blocks
     if config.num_blocks is not None and config.num_blocks != size and "num_blocks" in changes:
         scheduler.kv.pool.resize(config.num_blocks)
@@ -69,17 +71,15 @@ def edit_request(scheduler: Scheduler, request_id: str, changes: Mapping[str, An
     """
     state = scheduler.queues.states.get(request_id)
     if state is None:
-        names = ", ".join(scheduler.queues.states) or "none"
-        raise RequestError(f"no unfinished request has the id {request_id!r} at this step; unfinished: {names}")
+        raise unknown_request(scheduler, request_id, scheduler.step)
     old = state.request
     new = old.edited(**changes)
     restarts = new.prompt_token_ids != old.prompt_token_ids
     if restarts:
         scheduler.check_length(new)
     elif new.sampling.max_tokens <= state.num_output_tokens:
-        raise RequestError(
-            f"request {request_id!r} has {state.num_output_tokens} output tokens already: max_tokens must be at least {state.num_output_tokens + 1}"
-        )
+        output = state.num_output_tokens
+        raise RequestError(f"request {request_id!r} has {output} output tokens already: max_tokens must be at least {output + 1}")
     state.request = new
     state.key = (new.priority, state.key[1])
     if restarts:
@@ -89,6 +89,12 @@ def edit_request(scheduler: Scheduler, request_id: str, changes: Mapping[str, An
         scheduler.queues.waiting.follow("priority")
     scheduler.note(Command("edit", request_id, before=old.fields(changes), after=new.fields(changes)))
     return new
+
+
+def unknown_request(scheduler: Scheduler, request_id: str, step: int) -> RequestError:
+    """The error for a request that is not, or no longer, in the engine."""
+    names = ", ".join(scheduler.queues.states) or "none"
+    return RequestError(f"no unfinished request has the id {request_id!r} before step {step}; unfinished: {names}")
 
 
 def _start_afresh(scheduler: Scheduler, state: RequestState) -> None:

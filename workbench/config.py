@@ -58,7 +58,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
         int, Meta(ge=1, le=1024, description="Tokens in one KV block", extra={**_CACHE, "unit": "tokens"})
     ] = 16
     num_blocks: Annotated[
-        int | None, Meta(ge=1, description="Usable KV blocks; by default from the memory budget", extra={**_CACHE, "unit": "blocks", "fork": True})
+        int | None,
+        Meta(ge=1, description="Usable KV blocks; by default from the memory budget", extra={**_CACHE, "unit": "blocks", "fork": True}),
     ] = None
     kv_cache_memory_bytes: Annotated[
         int | None, Meta(ge=1, description="Memory for the KV cache when num_blocks is not given", extra={**_CACHE, "unit": "bytes"})

@@ -10,24 +10,24 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from workbench._knobs import unknown_name
+from workbench.adjust import change_knobs, check_changeable, edit_request, unknown_request
+from workbench.assembly import as_list, make_config, make_runner, make_timeline, sampling_of
 from workbench.config import EngineConfig
-from workbench.errors import ConfigError, EngineBusyError, EngineClosedError, RequestError
+from workbench.errors import EngineBusyError, EngineClosedError, RequestError
 from workbench.events import ModelFacts, StepRecord
+from workbench.history import Restored
 from workbench.intake import Intake, Prompt
 from workbench.interrupts import held_back
 from workbench.limits import memory_limit_bytes
 from workbench.mailbox import Mailbox
-from workbench.plan import StepOutput
 from workbench.request import Request, SamplingParams
 from workbench.run import Chunk, Run, stream_chunks
 from workbench.runners.base import Runner
 from workbench.scheduler import Scheduler
-from workbench.sizing import longest_request, pool_blocks
-from workbench.texts import Texts
+from workbench.sizing import pool_blocks
+from workbench.timeline import Timeline
 from workbench.trace import Trace
 
 if TYPE_CHECKING:
@@ -63,23 +63,20 @@ class Engine:
         tokenizer: Tokenizer | None = None,
         **knobs: Any,
     ) -> None:
-        self.config = _config(model, config, knobs)
-        self.runner, self.tokenizer, num_blocks = _runner(model, self.config, tokenizer)
-        self.model: ModelFacts = self.runner.facts
-        if self.config.num_speculative_tokens and not getattr(self.runner, "proposes_drafts", False):
-            width = self.config.num_speculative_tokens
-            raise ConfigError(f"num_speculative_tokens is {width}, but this runner proposes no drafts: leave it at 0")
-        limit = longest_request(self.config, self.model, num_blocks)
-        self.scheduler = Scheduler(self.config, num_blocks=num_blocks, max_model_len=limit)
-        self.trace = Trace(self.config, self.model)
+        chosen = make_config(model, config, knobs)
+        runner, tokenizer, num_blocks = make_runner(model, chosen, tokenizer)
+        self._begin(make_timeline(chosen, runner, tokenizer, num_blocks), tokenizer)
+
+    def _begin(self, timeline: Timeline, tokenizer: Tokenizer | None) -> None:
+        self._timeline = timeline
+        self.tokenizer = tokenizer
+        self.model: ModelFacts = timeline.runner.facts
         self.last_run: Run | None = None
-        self._intake = Intake(self.tokenizer, vocab_size=self.model.vocab_size, seed=self.config.seed)
-        self._texts = Texts(self.tokenizer) if self.tokenizer is not None else None
+        self._intake = Intake(tokenizer, vocab_size=self.model.vocab_size, seed=self.config.seed)
         self._mailbox: Mailbox[Run] = Mailbox()
         self._lock = threading.RLock()
-        self._num_requests = 0
+        self._num_requests = len(timeline.trace.requests)  # the next name: r0, r1, …
         self._closed = False
-        self._clock_zero = perf_counter()
 
     # -- stepping --------------------------------------------------------------------------------------------------
 
@@ -89,26 +86,47 @@ class Engine:
         If execution fails or is interrupted, the plan is taken back: its requests wait again and nothing is lost.
         """
         with self._owned(), held_back() as interrupts:
-            plan = self.scheduler.plan(self.clock_s)
-            try:
-                with interrupts.allowed():
-                    output = self.runner.execute(plan) if plan.rows else StepOutput([])
-            except BaseException:
-                self.scheduler.abandon(plan)
-                raise
-            record = self.scheduler.commit(plan, output, self._texts)
-            self._keep(record)
-            return record
+            return self._timeline.step(interrupts)
+
+    @property
+    def config(self) -> EngineConfig:
+        """The settings as they are now."""
+        return self.scheduler.config
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """Who decides."""
+        return self._timeline.scheduler
+
+    @property
+    def runner(self) -> Runner:
+        """Who executes."""
+        return self._timeline.runner
+
+    @property
+    def trace(self) -> Trace:
+        """Every step since the engine was made."""
+        return self._timeline.trace
 
     @property
     def clock_s(self) -> float:
-        """Seconds since the engine was made: the clock of arrivals and records."""
-        return perf_counter() - self._clock_zero
+        """Seconds since the engine was made, without time spent between two futures: the clock of arrivals and records."""
+        return self._timeline.clock.now_s
 
     @property
     def has_unfinished(self) -> bool:
         """Whether any request still has tokens to come."""
         return self.scheduler.has_unfinished
+
+    @property
+    def unfinished(self) -> set[str]:
+        """Ids of the requests that still have tokens to come."""
+        return set(self.scheduler.queues.states)
+
+    def current(self, request_id: str) -> Request:
+        """A request as it is now, edits included; raises :class:`KeyError` for one that was never here."""
+        state = self.scheduler.queues.states.get(request_id)
+        return state.request if state is not None else self.trace.requests[request_id]
 
     @property
     def num_blocks(self) -> int:
@@ -125,16 +143,9 @@ class Engine:
         queues = self.scheduler.queues
         if queues.running or queues.waiting or not queues.pending:
             return None
+        self._timeline.clock.go()  # waiting is part of the run
         due_s = [state.request.arrival_s for state in queues.pending if state.request.arrival_s is not None]
         return max(0.0, min(due_s) - self.clock_s) if len(due_s) == len(queues.pending) else None
-
-    def _keep(self, record: StepRecord) -> None:
-        self.trace.append(record)
-        if self._texts is not None:
-            for finished in record.finished:
-                self._texts.close(finished.request_id)
-        if self.config.debug:
-            self.scheduler.check_integrity()
 
     # -- requests --------------------------------------------------------------------------------------------------
 
@@ -159,7 +170,7 @@ class Engine:
         own: dict[str, Any] = dict(prompt) if isinstance(prompt, Mapping) else {"prompt": prompt}
         given = {"id": request_id, "priority": priority or None, "arrival_step": arrival_step, "arrival_s": arrival_s}
         own.update({key: value for key, value in given.items() if value is not None})
-        return self._between_steps(lambda: self._admit([own], _sampling(sampling, params), chat)[0])
+        return self._between_steps(lambda: self._admit([own], sampling_of(sampling, params), chat)[0])
 
     def abort(self, request_id: str) -> bool:
         """End a request between two steps; ``False`` if it is not (or no longer) in the engine."""
@@ -179,10 +190,91 @@ class Engine:
         for request in requests:
             self.scheduler.add(request, now_s=now_s)
             self.trace.add_request(request)
-            if self._texts is not None:
-                self._texts.open(request)
         self._num_requests += len(requests)
         return requests
+
+    # -- changing, going back, and second engines ------------------------------------------------------------------
+
+    def change(self, **knobs: Any) -> None:
+        """Give the engine other settings between two steps; those that need another pool or cache take a :meth:`fork`.
+
+        Raises :class:`ConfigError` with the knobs that may change.
+        """
+        check_changeable(knobs, live=True)
+        self._between_steps(lambda: change_knobs(self.scheduler, knobs))
+
+    def edit(self, request_id: str, **changes: Any) -> Request:
+        """Change an unfinished request's sampling, priority or prompt between two steps; with another prompt it starts afresh."""
+        return self._between_steps(lambda: self._edit(self.scheduler, request_id, changes))
+
+    def rewind(self, step: int) -> Restored:
+        """Go back to the state before ``step``, KV tensors, texts, settings and clock included.
+
+        Later records are dropped, and requests that were added later are gone.  Returns how the state was brought back.
+        Raises :class:`TraceError` for a step that does not exist.
+        """
+        return self._between_steps(lambda: self._rewind(step))
+
+    def fork(
+        self,
+        step: int | None = None,
+        *,
+        add: Prompt | Sequence[Prompt | Mapping[str, Any]] = (),
+        edit: Mapping[str, Mapping[str, Any]] | None = None,
+        abort: Sequence[str] = (),
+        **knobs: Any,
+    ) -> Engine:
+        """A second, independent engine from the state before ``step`` (by default the next one), on the same weights.
+
+        ``knobs`` are settings to change, ``abort`` ids of requests to end, ``edit`` maps an id to the fields to change, ``add`` are prompts
+        as :meth:`run` takes them.  Nothing that is done to the fork touches this engine.
+        Raises :class:`TraceError`, :class:`ConfigError` or :class:`RequestError` with what is allowed.
+        """
+        check_changeable(knobs)
+        prompts = as_list(add) if add else []
+        names = [abort] if isinstance(abort, str) else list(abort)
+        return self._between_steps(lambda: self._fork(step, prompts, edit or {}, names, knobs))
+
+    def scheduler_before(self, step: int) -> Scheduler:
+        """A copy of the scheduler as it stood before ``step``, to look at or to try things on."""
+        return self._between_steps(lambda: self._timeline.scheduler_before(step))
+
+    @property
+    def last_restored(self) -> Restored | None:
+        """How this engine was last brought to a state of the past, by :meth:`rewind` or :meth:`fork`."""
+        return self._timeline.last_restored
+
+    def _rewind(self, step: int) -> Restored:
+        with held_back() as interrupts:
+            return self._timeline.rewind(step, interrupts)
+
+    def _edit(self, scheduler: Scheduler, request_id: str, changes: Mapping[str, Any]) -> Request:
+        state = scheduler.queues.states.get(request_id)
+        return edit_request(scheduler, request_id, self._intake.edit(state.request, changes) if state is not None else changes)
+
+    def _fork(
+        self, step: int | None, add: list[Any], edits: Mapping[str, Mapping[str, Any]], abort: Sequence[str], knobs: Mapping[str, Any]
+    ) -> Engine:
+        at = self.scheduler.step if step is None else step
+
+        def prepare(scheduler: Scheduler) -> None:
+            if knobs:
+                change_knobs(scheduler, knobs)
+                pool_blocks(scheduler.config, self.model, memory_bytes=memory_limit_bytes())  # refuses what memory cannot hold
+            for request_id in abort:
+                if not scheduler.abort(request_id):
+                    raise unknown_request(scheduler, request_id, at)
+            for request_id, changes in edits.items():
+                self._edit(scheduler, request_id, changes)
+
+        return self._twin(self._timeline.fork(at, prepare), add)
+
+    def _twin(self, timeline: Timeline, add: list[Any]) -> Engine:
+        twin = object.__new__(Engine)
+        twin._begin(timeline, self.tokenizer)
+        if add:
+            twin._admit(add, SamplingParams(), None)
+        return twin
 
     # -- runs ------------------------------------------------------------------------------------------------------
 
@@ -191,12 +283,13 @@ class Engine:
         prompts: Prompt | Sequence[Prompt | Mapping[str, Any]],
         *,
         background: bool = False,
+        paused: bool = False,
         on_step: Callable[[StepRecord], None] | None = None,
         chat: bool | None = None,
         sampling: SamplingParams | None = None,
         **params: Any,
     ) -> Run:
-        """Run prompts to their end on the run's own thread; waits unless ``background``.
+        """Run prompts to their end on the run's own thread; waits unless ``background``, and with ``paused`` does not begin.
 
         ``prompts`` is one prompt, or a list of prompts: text, token ids, chat messages, or mappings with their own ``arrival_step``,
         ``priority`` and sampling parameters.  ``on_step`` is called on the run's thread after each step and must be quick.  An interrupt
@@ -207,13 +300,9 @@ class Engine:
         self._check_free()  # before the lock, which an active run holds while it steps
         with self._lock:
             self._check_free()
-            requests = self._admit(_listed(prompts), _sampling(sampling, params), chat)
+            requests = self._admit(as_list(prompts), sampling_of(sampling, params), chat)
             run = self.last_run = Run(self, requests, on_step)
-            self._mailbox.owner = run
-        run.start()
-        if not background:
-            run.wait_or_stop()
-        return run
+        return run if paused else run.resume(background=background)
 
     def stream(self, prompt: Prompt | Mapping[str, Any], *, chat: bool | None = None, **params: Any) -> Iterator[Chunk]:
         """Yield the output of one prompt piece by piece; leaving the loop early stops the run."""
@@ -267,6 +356,14 @@ class Engine:
         answer: Answer = self._mailbox.call(command, self._lock)
         return answer
 
+    def take(self, run: Run) -> None:
+        """Let ``run``, and nobody else, step this engine from now on; called by it."""
+        self._check_open()
+        self._check_free()
+        with self._lock:
+            self._check_free()
+            self._mailbox.owner = run
+
     def apply_commands(self) -> None:
         """Apply the commands that arrived during the last step; called by the active run."""
         self._mailbox.apply()
@@ -274,49 +371,3 @@ class Engine:
     def release(self) -> None:
         """The active run is over; called by it."""
         self._mailbox.release()
-
-
-def _config(model: object, config: EngineConfig | None, knobs: dict[str, Any]) -> EngineConfig:
-    for name in knobs:
-        if name not in EngineConfig.__struct_fields__:
-            raise ConfigError(unknown_name("knob", name, EngineConfig.__struct_fields__))
-    if isinstance(model, str | Path):
-        knobs.setdefault("model", str(model)) if config is None else None
-    elif hasattr(model, "facts"):
-        knobs["model"] = model.facts.name
-    return config.replace(**knobs) if config is not None else EngineConfig(**knobs)
-
-
-def _runner(model: object, config: EngineConfig, tokenizer: Tokenizer | None) -> tuple[Runner, Tokenizer | None, int]:
-    """The runner for a model, the tokenizer that goes with it, and the size of its pool."""
-    memory = memory_limit_bytes()
-    if isinstance(model, Runner):
-        return model, tokenizer, getattr(model, "num_blocks", None) or pool_blocks(config, model.facts, memory_bytes=memory)
-    from workbench.models import load_model
-    from workbench.runners.torch_runner import TorchRunner
-
-    if isinstance(model, str | Path):
-        loaded = load_model(config.model, **config.loading)
-    else:
-        loaded = model  # type: ignore[assignment]
-    num_blocks = pool_blocks(config, loaded.facts, memory_bytes=memory)
-    runner = TorchRunner(loaded, num_blocks=num_blocks, block_size=config.block_size, num_threads=config.num_threads)
-    return runner, tokenizer or loaded.tokenizer, num_blocks
-
-
-def _sampling(sampling: SamplingParams | None, params: dict[str, Any]) -> SamplingParams:
-    if sampling is None:
-        return SamplingParams.of(**params)
-    return sampling.replace(**params) if params else sampling
-
-
-def _listed(prompts: Any) -> list[Any]:
-    """One prompt or many, as a list: a text, a mapping, a list of ints and a list of messages are one prompt each."""
-    if isinstance(prompts, str | Mapping):
-        return [prompts]
-    entries = list(prompts)
-    if not entries:
-        raise RequestError("there is no prompt to run: give at least one")
-    token_ids = all(type(entry) is int for entry in entries)
-    messages = all(isinstance(entry, Mapping) and "role" in entry for entry in entries)
-    return [entries] if token_ids or messages else entries

@@ -58,13 +58,34 @@ class Intake:
         )
         return [self._completion(base, index) for index in range(sampling.n)]
 
+    def edit(self, request: Request, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields that an edit of ``request`` changes, ready for :meth:`Request.edited`: a new prompt text becomes tokens.
+
+        ``changes`` may hold ``prompt`` or ``messages``, ``prompt_token_ids``, ``chat``, ``priority`` and sampling parameters.
+        """
+        own = dict(changes)
+        chat = own.pop("chat", None)
+        if any(own.get(key) is not None for key in ("prompt", "messages", "prompt_token_ids")):
+            text, token_ids = self._prompt(own, chat)
+            for key in ("prompt", "messages", "prompt_token_ids"):
+                own.pop(key, None)
+            own.update(prompt=text, prompt_token_ids=tuple(token_ids))
+        edited = request.edited(**own)
+        self._check_ids(edited.sampling, edited.prompt_token_ids)
+        if edited.sampling.seed is None and not edited.sampling.greedy:
+            own["seed"] = self._seed_of(request.id)
+        return own
+
+    def _seed_of(self, name: str) -> int:
+        return int.from_bytes(blake2b(f"{self.seed}/{name}".encode(), digest_size=4).digest(), "little")
+
     def _completion(self, base: Request, index: int) -> Request:
         """One of ``n`` completions: its own id and, when sampling, its own seed (vLLM adds the index to it)."""
         alone = base.sampling.n == 1
         name = base.id if alone else f"{base.id}.{index}"
         seed = base.sampling.seed
         if seed is None and not base.sampling.greedy:
-            seed = int.from_bytes(blake2b(f"{self.seed}/{name}".encode(), digest_size=4).digest(), "little")
+            seed = self._seed_of(name)
         elif seed is not None:
             seed += index
         sampling = msgspec.structs.replace(base.sampling, seed=seed)

@@ -16,6 +16,7 @@ from workbench.plan import StepOutput, StepPlan
 from workbench.request import Request
 from workbench.scheduler import Scheduler, TextSink
 from workbench.sizing import longest_request
+from workbench.state import RequestState
 from workbench.trace import Trace
 
 Execute = Callable[[StepPlan], object]
@@ -79,6 +80,31 @@ def originals(trace: Trace) -> dict[str, Request]:
     return requests
 
 
+def requests_before(trace: Trace, step: int) -> dict[str, Request]:
+    """The requests that were in the engine by ``step``, as they were before it."""
+    first, requests = originals(trace), dict[str, Request]()
+    for record in trace.records[: max(step - trace.first_step, 0) + 1]:
+        for command in record.commands:
+            if command.kind == "add":
+                requests[command.request_id] = first[command.request_id]
+            elif command.kind == "edit" and record.step < step:
+                requests[command.request_id] = requests[command.request_id].edited(**command.after)
+    recorded = {command.request_id for record in trace.records for command in record.commands if command.kind == "add"}
+    if step >= trace.first_step + len(trace):  # those that came in after the last step
+        requests.update({name: request for name, request in first.items() if name not in recorded})
+    return requests
+
+
+def config_before(trace: Trace, step: int) -> EngineConfig:
+    """The settings as they were before ``step`` and the commands that came with it."""
+    config = trace.config
+    for record in reversed(trace.records[max(step - trace.first_step, 0) :]):
+        for command in reversed(record.commands):
+            if command.kind == "knobs":
+                config = config.replace(**command.before)
+    return config
+
+
 def _commands_backwards(trace: Trace, kind: str) -> list[Command]:
     return [command for record in reversed(trace.records) for command in reversed(record.commands) if command.kind == kind]
 
@@ -119,9 +145,9 @@ class _RecordedTexts:
         self._ends = ends
         self._left = left  # output tokens of this step that are still to come
 
-    def push(self, request_id: str, token_id: int) -> bool:
-        self._left[request_id] = self._left.get(request_id, 0) - 1
-        return request_id in self._ends and self._left[request_id] <= 0
+    def push(self, state: RequestState, token_id: int) -> bool:
+        self._left[state.id] -= 1
+        return state.id in self._ends and not self._left[state.id]
 
     def take(self, request_id: str, *, finished: bool) -> str:
         return ""

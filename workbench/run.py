@@ -1,32 +1,41 @@
 """``Run``: a handle on prompts that an engine works through, and their result.
 
-Steps happen on the run's own daemon thread; the handle can be asked, waited for and stopped from anywhere.  When the run is
-over the same object is its result: outputs, trace, metrics.
+Steps happen on the run's own daemon thread; the handle can be asked, waited for, paused, taken back, forked and stopped from
+anywhere.  When the run is over the same object is its result: outputs, trace, metrics, and why each decision was taken.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from workbench.events import ModelFacts, StepRecord
+from workbench.errors import EngineClosedError, RequestError, TraceError
+from workbench.events import Decision, StepRecord
+from workbench.intake import Prompt
 from workbench.metrics import RunMetrics, measure
 from workbench.outputs import Completion, completions
+from workbench.rebuild import rebuild
 from workbench.request import Request
+from workbench.result import Result, run_trace
+from workbench.scheduler import Scheduler
 from workbench.trace import Trace
 
 if TYPE_CHECKING:
+    from workbench.counterfactual import Counterfactual
+    from workbench.engine import Engine
+    from workbench.explain import Explanation, StepExplanation
+    from workbench.lives import Life
+    from workbench.moment import Moment
     from workbench.table import StepTable
-    from workbench.tokenizer import Tokenizer
+    from workbench.whatif import WhatIf
 
-Status = Literal["running", "finished", "stopped", "failed"]
+Status = Literal["paused", "running", "finished", "stopped", "failed"]
 _POLL_S = 0.05
 
 
@@ -39,61 +48,42 @@ class Chunk(msgspec.Struct, frozen=True):
     finish_reason: str | None = None
 
 
-class Steppable(Protocol):
-    """What a run needs of its engine."""
-
-    trace: Trace
-    model: ModelFacts
-    tokenizer: Tokenizer | None
-
-    def step(self) -> StepRecord:
-        """Take one step."""
-        ...
-
-    def abort(self, request_id: str) -> bool:
-        """End a request."""
-        ...
-
-    def apply_commands(self) -> None:
-        """Apply what was asked for during the last step."""
-        ...
-
-    def seconds_to_next_arrival(self) -> float | None:
-        """How long there is nothing to do."""
-        ...
-
-    def release(self) -> None:
-        """Let others step."""
-        ...
-
-
 class Run:
     """Prompts on their way through an engine, and what came of them.
 
-    ``status``: ``running``, then ``finished``, ``stopped`` (by :meth:`stop` or an interrupt) or ``failed``.
+    ``status``: ``paused`` (before the first step, after :meth:`pause`, :meth:`rewind` or :meth:`fork`), ``running``, then ``finished``,
+    ``stopped`` (by :meth:`stop` or an interrupt) or ``failed``.  ``first_step`` is the number of its first step; a fork shares the steps
+    before it parted.
     """
 
-    def __init__(self, engine: Steppable, requests: Sequence[Request], on_step: Callable[[StepRecord], None] | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        requests: Sequence[Request],
+        on_step: Callable[[StepRecord], None] | None = None,
+        *,
+        first_step: int | None = None,
+        name: str | None = None,
+    ) -> None:
         self.engine = engine
         self.requests = tuple(requests)
-        self.name = f"the run of {self.requests[0].id}" + (f" to {self.requests[-1].id}" if len(self.requests) > 1 else "")
+        ids = [request.id for request in requests]
+        self.name = name or f"the run of {ids[0]}" + (f" to {ids[-1]}" if len(ids) > 1 else "")
         self.error: BaseException | None = None
+        self.first_step = engine.trace.next_step if first_step is None else first_step
         self._on_step = on_step
-        self._first = len(engine.trace)
-        self._last: int | None = None
-        self._status: Status = "running"
+        self._status: Status = "paused"
+        self._result: Result | None = None
         self._stop = threading.Event()
+        self._pause = threading.Event()
+        self._idle = threading.Event()  # nobody steps: paused or over
+        self._idle.set()
         self._done = threading.Event()
         self._guard = threading.Lock()
         self._listeners: list[Callable[[], None]] = []
-        self._unfinished = {request.id for request in self.requests}
-        self._thread = threading.Thread(target=self._work, name=f"workbench {self.name}", daemon=True)
+        self._thread: threading.Thread | None = None
 
     # -- life ------------------------------------------------------------------------------------------------------
-
-    def start(self) -> None:
-        """Begin to step; called once, by the engine."""
-        self._thread.start()
 
     @property
     def status(self) -> Status:
@@ -105,16 +95,57 @@ class Run:
         """Whether the caller is the run's own thread."""
         return threading.current_thread() is self._thread
 
+    def resume(self, *, background: bool = False) -> Run:
+        """Step on to the end on the run's own thread, and wait for it unless ``background``; returns the run itself.
+
+        An interrupt while waiting stops the run cleanly and is raised again.  A run that is over stays as it is.
+        Raises :class:`EngineBusyError` while another run is active.
+        """
+        if self._status == "paused":
+            self.engine.take(self)
+            self._pause.clear()
+            self._idle.clear()
+            self._status = "running"
+            self._thread = threading.Thread(target=self._work, name=f"workbench {self.name}", daemon=True)
+            self._thread.start()
+        if not background:
+            self.wait_or_stop()
+        return self
+
+    def pause(self) -> None:
+        """Halt after the step under way; :meth:`step`, :meth:`rewind` and :meth:`resume` go on from there."""
+        self._pause.set()
+        if not self.is_current_thread:
+            self._idle.wait()
+
+    def step(self) -> StepRecord:
+        """Take one step of a paused run, on the caller's thread.  Raises :class:`EngineBusyError` while it runs."""
+        if self._done.is_set():
+            raise RequestError(f"{self.name} is over ({self._status}): rewind it to step again")
+        record = self.engine.step()
+        if self._on_step is not None:
+            self._on_step(record)
+        if not self._unfinished:
+            self._finish("finished")
+        return record
+
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the run is over, ``timeout`` seconds at most; ``True`` if it is.  A failed run raises its error here."""
-        over = self._done.wait(timeout)
+        """Wait until nothing runs, ``timeout`` seconds at most; ``True`` if the run is over.
+
+        ``False`` when time was up, or at once when the run is paused.  A failed run raises its error here.
+        """
+        self._idle.wait(timeout)
         if self.error is not None:
             raise self.error
-        return over
+        return self._done.is_set()
 
     def stop(self) -> None:
         """End the run after the step under way; what is there stays as the result, unfinished requests are aborted."""
-        self._stop.set()
+        with self._guard:
+            self._stop.set()
+            halted = self._status == "paused"
+        if halted:
+            self._finish("stopped")
 
     def when_done(self, listener: Callable[[], None]) -> None:
         """Call ``listener`` once the run is over, on the run's thread; at once if it is over already."""
@@ -126,7 +157,7 @@ class Run:
             listener()
 
     def wait_or_stop(self, pump: Callable[[], object] | None = None) -> None:
-        """Wait, calling ``pump`` about 20 times a second; an interrupt stops the run, waits for its last step and is raised again."""
+        """Wait until the run is over, calling ``pump`` about 20 times a second; an interrupt stops the run and is raised again."""
         try:
             while not self._done.wait(_POLL_S):
                 if pump is not None:
@@ -137,16 +168,26 @@ class Run:
             raise
         self.wait()
 
+    @property
+    def _unfinished(self) -> list[str]:
+        left = self.engine.unfinished
+        return [request.id for request in self.requests if request.id in left]
+
     def _work(self) -> None:
-        status: Status = "failed"
         try:
-            while self._unfinished and not self._stop.is_set():
+            while self._unfinished and not self._stop.is_set() and not self._pause.is_set():
                 self._one_step()
-            status = "stopped" if self._unfinished else "finished"
         except BaseException as error:
             self.error = error
-        finally:
-            self._finish(status)
+        with self._guard:
+            halts = self._pause.is_set() and not self._stop.is_set() and self.error is None and bool(self._unfinished)
+            if halts:
+                self.engine.release()
+                self._status = "paused"
+        if halts:
+            self._idle.set()
+        else:
+            self._finish("stopped" if self._unfinished else "finished")
 
     def _one_step(self) -> None:
         self.engine.apply_commands()
@@ -155,7 +196,6 @@ class Run:
             self._stop.wait(min(idle_s, _POLL_S))
             return
         record = self.engine.step()
-        self._unfinished.difference_update(finished.request_id for finished in record.finished)
         if self._on_step is not None:
             self._on_step(record)
 
@@ -167,56 +207,136 @@ class Run:
                 self.engine.step()  # records the aborts; nothing of this run is left to execute
         except BaseException as error:
             self.error = self.error or error
-        self._last = len(self.engine.trace)
+        self._result = Result(self.requests, self._snapshot(), self.engine.tokenizer)
         self._status = "failed" if self.error is not None else status
         self.engine.release()
         with self._guard:
             self._done.set()
+            self._idle.set()
             listeners, self._listeners = self._listeners, []
         for listener in listeners:
             listener()
+
+    # -- back, and elsewhere ---------------------------------------------------------------------------------------
+
+    def at(self, step: int) -> Moment:
+        """The state at ``step``: queues, block tables, every block, texts so far.  Raises :class:`IndexError` with the steps there are."""
+        from workbench.moment import moment
+
+        return moment(self.trace, step)
+
+    def rewind(self, step: int) -> Run:
+        """Go back to before ``step``, KV tensors included; the run is paused there, and so is one that was over.
+
+        Later steps are gone, the engine's too.  ``engine.last_restored`` says how it was done.  Returns the run itself.
+        Raises :class:`TraceError` for a step that this run does not have.
+        """
+        self._check_step(step)
+        self.pause()
+        self.engine.rewind(step)
+        with self._guard:
+            self._result, self.error = None, None
+            self._status = "paused"
+            self._stop.clear()
+            self._done.clear()
+        return self
+
+    def fork(
+        self,
+        step: int | None = None,
+        *,
+        add: Prompt | Sequence[Prompt | Mapping[str, Any]] = (),
+        edit: Mapping[str, Mapping[str, Any]] | None = None,
+        abort: Sequence[str] = (),
+        **knobs: Any,
+    ) -> Run:
+        """A second run on an engine of its own, from the state before ``step`` (by default the next one): paused, and changed as asked.
+
+        ``knobs`` are settings (``num_blocks=80``), ``edit`` maps a request's id to fields to change (``{"r2": {"temperature": 0.8}}``; a new
+        ``prompt`` lets it start afresh), ``abort`` are ids to end, ``add`` are prompts to add.  Weights are shared; nothing else is.
+        Raises :class:`TraceError`, :class:`ConfigError` or :class:`RequestError` with what is allowed.
+
+        >>> from workbench import Engine
+        >>> from workbench.runners.scripted import ScriptedRunner
+        >>> run = Engine(ScriptedRunner(), num_blocks=4, block_size=4).run([[1] * 9, [2] * 9], max_tokens=3)
+        >>> branch = run.fork(0, num_blocks=8).resume()
+        >>> len(run.trace), len(branch.trace)
+        (6, 3)
+        """
+        if step is not None:
+            self._check_step(step)
+        before = {request.id for request in self.requests}
+        engine = self.engine.fork(step, add=add, edit=edit, abort=abort, **knobs)
+        added = [request for name, request in engine.trace.requests.items() if add and name not in before and name in engine.unfinished]
+        own = [engine.current(request.id) for request in (*self.requests, *added)]
+        return Run(engine, own, first_step=self.first_step, name=f"a fork of {self.name} at step {engine.scheduler.step}")
+
+    def _check_step(self, step: int) -> None:
+        first, trace = self.first_step, self.trace
+        end = first + len(trace)
+        if not first <= step <= end:
+            raise TraceError(f"there is no step {step} in {self.name}: it has steps {first} to {end - 1}, and {end} would be the next")
+        whole = self.engine.trace
+        if step > first and not (step <= whole.next_step and whole.at(step - 1) is trace.at(step - 1)):
+            raise TraceError(f"the engine of {self.name} was taken back since, and went another way: its step {step} is only in the trace")
+
+    def why(self, request: str | Request | None = None, step: int | None = None) -> Explanation | StepExplanation | Life:
+        """Why a request did or did not run in a step; why a whole step is what it is; or a request's life.
+
+        ``why("r2", step=7)`` is a sentence with the numbers, what it waited for, and which single change would have let it run;
+        ``why(step=7)`` explains every request of the step; ``why("r2")`` tells its segments from arrival to end.
+        Raises :class:`RequestError` for an unknown request and :class:`IndexError` for a step that is not there.
+        """
+        from workbench.explain import explain, explain_step
+        from workbench.lives import life
+
+        name = request.id if isinstance(request, Request) else request
+        if step is None:
+            if name is None:
+                raise RequestError("why needs a request, a step, or both: why('r0'), why(step=7), why('r0', step=7)")
+            return life(self.trace, name)
+        if name is None:
+            return explain_step(self.trace, step, scheduler_at=self.scheduler_at)
+        return explain(self.trace, name, step, scheduler_at=self.scheduler_at)
+
+    def scheduler_at(self, step: int) -> Scheduler:
+        """A copy of the scheduler as it stood before ``step``."""
+        try:
+            self._check_step(step)
+            return self.engine.scheduler_before(step)
+        except (TraceError, EngineClosedError):  # the engine went elsewhere: the trace is all that is left
+            return rebuild(self.trace, step)
+
+    def what_if(self, change: Decision | Counterfactual | Explanation, step: int | None = None) -> WhatIf:
+        """Fork at the step of a decision with the change that would have let its request run, run the fork to its end, and compare.
+
+        ``change``: a :class:`Counterfactual` of ``why(…).counterfactuals``, an explanation, or a decision of a record (the first
+        counterfactual is taken; ``step`` tells equal decisions of several steps apart).
+        Raises :class:`RequestError` when no single change would have let it run.
+        """
+        from workbench.whatif import what_if
+
+        return what_if(self, change, step)
 
     # -- result ----------------------------------------------------------------------------------------------------
 
     @property
     def trace(self) -> Trace:
-        """The records of this run and the requests they speak of (a snapshot while it is running)."""
-        return self._final_trace if self._last is not None else self._snapshot(len(self.engine.trace))
+        """The records of this run and the requests they speak of (a snapshot until it is over)."""
+        return self._result.trace if self._result is not None else self._snapshot()
 
-    @cached_property
-    def _final_trace(self) -> Trace:
-        trace = self._snapshot(self._last)
-        tokenizer = self.engine.tokenizer
-        if tokenizer is not None:
-            used = {token for record in trace.records for sampled in record.sampled for token in sampled.token_ids}
-            used.update(token for request in trace.requests.values() for token in request.prompt_token_ids)
-            trace.token_texts = {token: tokenizer.token_text(token) for token in sorted(used)}
-        return trace
-
-    def _snapshot(self, last: int | None) -> Trace:
-        whole = self.engine.trace
-        records = whole.records[self._first : last]
-        seen = {decision.request_id for record in records for decision in record.decisions}
-        wanted = seen.union(request.id for request in self.requests)
-        return Trace(whole.config, whole.model, [r for r in whole.requests.values() if r.id in wanted], records, whole.fidelity)
+    def _snapshot(self) -> Trace:
+        return run_trace(self.engine.trace, self.first_step, self.requests)
 
     @property
     def outputs(self) -> list[Completion]:
         """One :class:`Completion` per request, in the order in which they were given."""
-        return list(self._final_outputs) if self._last is not None else completions(self.requests, self.trace, self.metrics)
-
-    @cached_property
-    def _final_outputs(self) -> list[Completion]:
-        return completions(self.requests, self.trace, self.metrics)
+        return list(self._result.outputs) if self._result is not None else completions(self.requests, self.trace, self.metrics)
 
     @property
     def metrics(self) -> RunMetrics:
         """Latencies, throughput, cache and speculation figures of the run."""
-        return self._final_metrics if self._last is not None else measure(self.trace)
-
-    @cached_property
-    def _final_metrics(self) -> RunMetrics:
-        return measure(self.trace)
+        return self._result.metrics if self._result is not None else measure(self.trace)
 
     @property
     def steps(self) -> StepTable:
@@ -238,7 +358,8 @@ class Run:
         return self.trace.to_perfetto(path)
 
     def __repr__(self) -> str:
-        return f"<Run {self.status}: {len(self.requests)} requests, {len(self.trace)} steps on {self.engine.model.name}>"
+        where = f" before step {self.engine.scheduler.step}" if self._status == "paused" else ""
+        return f"<Run {self.status}{where}: {len(self.requests)} requests, {len(self.trace)} steps on {self.engine.model.name}>"
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         from workbench.render import mimebundle

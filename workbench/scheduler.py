@@ -44,8 +44,8 @@ FinishReason = Literal["stop", "length", "abort"]
 class TextSink(Protocol):
     """Turns tokens into text while they come, and knows the stop strings."""
 
-    def push(self, request_id: str, token_id: int) -> bool:
-        """Take one more output token; ``True`` when it completed a stop string."""
+    def push(self, state: RequestState, token_id: int) -> bool:
+        """Take one more output token, the last of ``state``'s; ``True`` when it completed a stop string."""
         ...
 
     def take(self, request_id: str, *, finished: bool) -> str:
@@ -281,7 +281,7 @@ class Scheduler:
         by_token = rule is not None and rule[0] == "stop"
         if by_token and not state.request.sampling.include_stop_str_in_output:
             return rule
-        completed = texts.push(state.id, token)
+        completed = texts.push(state, token)
         return ("stop", texts.stop_reason(state.id)) if completed and not by_token else rule
 
     def _finish(self, state: RequestState, reason: FinishReason, stop_reason: int | str | None = None) -> Finished:

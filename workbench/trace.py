@@ -52,10 +52,22 @@ class Trace:
         """Make a request known, so that its prompt and parameters travel with the trace."""
         self.requests[request.id] = request
 
+    def cut(self, step: int) -> list[StepRecord]:
+        """Take ``step`` and all later records away; returns them."""
+        position = max(0, step - self.first_step)
+        later = self.records[position:]
+        self.records = self.records[:position]  # a new list: whoever reads the old one is not disturbed
+        return later
+
     @property
     def first_step(self) -> int:
         """Step number of the first record; 0 for an empty trace."""
         return self.records[0].step if self.records else 0
+
+    @property
+    def next_step(self) -> int:
+        """Step number that the next record will have."""
+        return self.first_step + len(self.records)
 
     def at(self, step: int) -> StepRecord:
         """Return the record of a step by its number; raises :class:`IndexError` with the range that is there."""

@@ -42,6 +42,10 @@ class ReplayRunner:
             output.logprobs.append(tuple(known[position : position + 1]) if row.samples else ())
         return output
 
+    def fork(self, num_blocks: int) -> ReplayRunner:
+        """Itself: it keeps nothing from step to step."""
+        return self
+
     def close(self) -> None:
         """Nothing to give back."""
 

@@ -71,6 +71,10 @@ class ScriptedRunner:
             ]
         return StepOutput(tokens, proposed, forward_ms=self.step_ms)
 
+    def fork(self, num_blocks: int) -> ScriptedRunner:
+        """Itself: it keeps nothing from step to step."""
+        return self
+
     def close(self) -> None:
         """Nothing to give back."""
 

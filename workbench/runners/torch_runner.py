@@ -98,6 +98,24 @@ class TorchRunner:
                 f"a step of {len(batch.input_ids)} tokens ran out of memory: lower max_num_batched_tokens, max_num_seqs or num_blocks"
             ) from None
 
+    def fork(self, num_blocks: int) -> TorchRunner:
+        """A runner on the same weights with ``num_blocks`` empty blocks of its own."""
+        twin = TorchRunner(self.loaded, num_blocks=num_blocks, block_size=self.block_size, num_threads=self.num_threads)
+        twin.keep_logits = self.keep_logits
+        return twin
+
+    def read_blocks(self, block_ids: Sequence[int]) -> Tensor:
+        """A copy of these blocks' keys and values: ``[layers, 2, len(block_ids), block_size, kv_heads, head_dim]``, on the CPU."""
+        rows = torch.tensor(block_ids, dtype=torch.long, device=self.loaded.device)
+        return torch.stack([layer.index_select(1, rows) for layer in self.kv]).cpu()
+
+    def write_blocks(self, block_ids: Sequence[int], saved: Tensor, rows: Sequence[int] | None = None) -> None:
+        """Make ``block_ids`` hold what :meth:`read_blocks` returned, or those ``rows`` of its third axis."""
+        places = torch.tensor(block_ids, dtype=torch.long, device=self.loaded.device)
+        chosen = saved if rows is None else saved[:, :, torch.tensor(rows, dtype=torch.long)]
+        for layer, content in zip(self.kv, chosen.to(self.loaded.device), strict=True):
+            layer.index_copy_(1, places, content)
+
     def close(self) -> None:
         """Give back the KV memory; calling it twice is harmless."""
         self.kv, self.last_logits = [], None

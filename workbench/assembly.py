@@ -1,0 +1,82 @@
+"""Putting an engine together, and reading what a person hands to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench._knobs import unknown_name
+from workbench.config import EngineConfig
+from workbench.errors import ConfigError, RequestError
+from workbench.history import History
+from workbench.limits import memory_limit_bytes
+from workbench.request import SamplingParams
+from workbench.runners.base import Runner
+from workbench.scheduler import Scheduler
+from workbench.sizing import longest_request, pool_blocks
+from workbench.texts import Texts
+from workbench.timeline import Timeline
+from workbench.trace import Trace
+
+if TYPE_CHECKING:
+    from workbench.tokenizer import Tokenizer
+
+
+def make_config(model: object, config: EngineConfig | None, knobs: dict[str, Any]) -> EngineConfig:
+    """The settings that ``config`` and ``knobs`` give together; raises :class:`ConfigError` for an unknown knob."""
+    for name in knobs:
+        if name not in EngineConfig.__struct_fields__:
+            raise ConfigError(unknown_name("knob", name, EngineConfig.__struct_fields__))
+    if isinstance(model, str | Path):
+        knobs.setdefault("model", str(model)) if config is None else None
+    elif hasattr(model, "facts"):
+        knobs["model"] = model.facts.name
+    return config.replace(**knobs) if config is not None else EngineConfig(**knobs)
+
+
+def make_runner(model: object, config: EngineConfig, tokenizer: Tokenizer | None) -> tuple[Runner, Tokenizer | None, int]:
+    """The runner for a model, the tokenizer that goes with it, and the size of its pool."""
+    memory = memory_limit_bytes()
+    if isinstance(model, Runner):
+        return model, tokenizer, getattr(model, "num_blocks", None) or pool_blocks(config, model.facts, memory_bytes=memory)
+    from workbench.models import load_model
+    from workbench.runners.torch_runner import TorchRunner
+
+    if isinstance(model, str | Path):
+        loaded = load_model(config.model, **config.loading)
+    else:
+        loaded = model  # type: ignore[assignment]
+    num_blocks = pool_blocks(config, loaded.facts, memory_bytes=memory)
+    runner = TorchRunner(loaded, num_blocks=num_blocks, block_size=config.block_size, num_threads=config.num_threads)
+    return runner, tokenizer or loaded.tokenizer, num_blocks
+
+
+def make_timeline(config: EngineConfig, runner: Runner, tokenizer: Tokenizer | None, num_blocks: int) -> Timeline:
+    """A timeline at its beginning; raises :class:`ConfigError` where settings and runner do not go together."""
+    width = config.num_speculative_tokens
+    if width and not getattr(runner, "proposes_drafts", False):
+        raise ConfigError(f"num_speculative_tokens is {width}, but this runner proposes no drafts: leave it at 0")
+    limit = longest_request(config, runner.facts, num_blocks)
+    scheduler = Scheduler(config, num_blocks=num_blocks, max_model_len=limit)
+    texts = Texts(tokenizer) if tokenizer is not None else None
+    return Timeline(scheduler, runner, texts, Trace(config, runner.facts), History(config.undo_memory_bytes))
+
+
+def sampling_of(sampling: SamplingParams | None, params: dict[str, Any]) -> SamplingParams:
+    """Sampling parameters given whole, by name, or both."""
+    if sampling is None:
+        return SamplingParams.of(**params)
+    return sampling.replace(**params) if params else sampling
+
+
+def as_list(prompts: Any) -> list[Any]:
+    """One prompt or many, as a list: a text, a mapping, a list of ints and a list of messages are one prompt each."""
+    if isinstance(prompts, str | Mapping):
+        return [prompts]
+    entries = list(prompts)
+    if not entries:
+        raise RequestError("there is no prompt to run: give at least one")
+    token_ids = all(type(entry) is int for entry in entries)
+    messages = all(isinstance(entry, Mapping) and "role" in entry for entry in entries)
+    return [entries] if token_ids or messages else entries

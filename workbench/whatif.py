@@ -1,0 +1,72 @@
+"""What if: the change that would have let a request run, made in a fork, run to its end, and laid beside what happened."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from workbench.comparison import Comparison, compare
+from workbench.counterfactual import Counterfactual, counterfactuals
+from workbench.errors import RequestError
+from workbench.events import Decision
+from workbench.explain import Explanation
+from workbench.trace import Trace
+
+if TYPE_CHECKING:
+    from workbench.run import Run
+
+
+class WhatIf(msgspec.Struct, frozen=True):
+    """A suggested change, the fork in which it was made, and how the two differ."""
+
+    counterfactual: Counterfactual
+    branch: Any  # the fork, a Run that is over
+    comparison: Comparison
+
+    @property
+    def sentence(self) -> str:
+        """What was changed, and what came of it."""
+        return self.counterfactual.sentence
+
+    def __repr__(self) -> str:
+        return f"{self.sentence}\n{self.comparison!r}"
+
+    def _repr_html_(self) -> str:
+        return f"<div><p>{escape(self.sentence)}</p>{self.comparison._repr_html_()}</div>"
+
+
+def what_if(run: Run, change: Decision | Counterfactual | Explanation, step: int | None = None) -> WhatIf:
+    """See :meth:`workbench.run.Run.what_if`."""
+    chosen = _chosen(run, change, step)
+    branch = run.fork(chosen.step, **chosen.changes)
+    branch.resume()
+    return WhatIf(chosen, branch, compare(run, branch))
+
+
+def _chosen(run: Run, change: Decision | Counterfactual | Explanation, step: int | None) -> Counterfactual:
+    if isinstance(change, Counterfactual):
+        return change
+    if isinstance(change, Explanation):
+        found, at = change.counterfactuals, change.step
+    elif isinstance(change, Decision):
+        at = _step_of(run.trace, change) if step is None else step
+        found = counterfactuals(run.trace, change.request_id, at, scheduler_at=run.scheduler_at)
+    else:
+        raise RequestError(f"what_if takes a decision, an explanation or a counterfactual, not {type(change).__name__}: see run.why(…)")
+    if not found:
+        raise RequestError(f"no single change of a knob would have let {change.request_id} run (or run in full) in step {at}: nothing to fork")
+    return found[0]
+
+
+def _step_of(trace: Trace, decision: Decision) -> int:
+    """The step that a decision was taken in: the very object first, for equal ones may stand in many records."""
+    steps = [record.step for record in trace for other in record.decisions if other is decision]
+    if not steps:
+        steps = [record.step for record in trace for other in record.decisions if other == decision]
+    if not steps:
+        raise RequestError(f"this decision about {decision.request_id} is not one of this run's: take it from run.trace or give step=")
+    if len(steps) > 1:
+        raise RequestError(f"{decision.request_id} was decided about so in steps {steps[0]} to {steps[-1]}: say which with step=")
+    return steps[0]
