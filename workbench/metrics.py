@@ -64,6 +64,23 @@ class RequestMetrics(msgspec.Struct, frozen=True, kw_only=True):
     finished_step: int | None = None
 
 
+class PrefixCacheStats(msgspec.Struct, frozen=True):
+    """What was asked of the prefix cache: requests, the tokens they looked up, and how many of those were found.
+
+    Each request counts once, when it is first admitted, however often it was tried before and whatever happens to it later (vLLM's
+    ``PrefixCacheStats``, which counts those that come back after a preemption apart).
+    """
+
+    requests: int = 0
+    queries: int = 0
+    hits: int = 0
+
+    @property
+    def hit_rate(self) -> float:
+        """Tokens found / tokens looked up; 0 when nothing was."""
+        return _share(self.hits, self.queries)
+
+
 class RunMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """Figures of a whole trace.
 
@@ -126,13 +143,18 @@ def measure(trace: Trace) -> RunMetrics:
         duration_s=duration_s,
         busy_ms=math.fsum(record.duration_ms for record in records),
         num_preemptions=sum(request.num_preemptions for request in requests),
-        prefix_cache_hit_rate=_hit_rate(trace, requests),
+        prefix_cache_hit_rate=_prefix_cache_stats(trace, requests).hit_rate,
         kv_high_water_blocks=max((record.kv.in_use for record in records), default=0),
         kv_total_blocks=records[-1].kv.total if records else 0,
         acceptance_rate=rate,
         mean_acceptance_length=length,
         acceptance_per_position=positions,
     )
+
+
+def prefix_cache_stats(trace: Trace) -> PrefixCacheStats:
+    """What the requests that arrived and were admitted in ``trace`` asked of the prefix cache; nothing when it was off."""
+    return _prefix_cache_stats(trace, [life.measured() for life in _follow(trace, list(trace.records))])
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
@@ -220,6 +242,11 @@ def _read(record: StepRecord, lives: dict[str, _Life]) -> None:
             life = lives[request_id] = _Life(request_id, 0)
         return life
 
+    for command in record.commands:
+        if command.restarts:  # another prompt: only what comes from now on counts, but for when the request arrived
+            afresh = _Life(command.request_id, len(command.after["prompt_token_ids"]))
+            afresh.arrival_s = of(command.request_id).arrival_s
+            lives[command.request_id] = afresh
     for arrival in record.arrived:
         of(arrival.request_id).arrival_s = arrival.arrival_s
     for row in record.scheduled:
@@ -240,18 +267,19 @@ def _read(record: StepRecord, lives: dict[str, _Life]) -> None:
         of(request_id).done_s = record.end_s
 
 
-def _hit_rate(trace: Trace, requests: Iterable[RequestMetrics]) -> float:
+def _prefix_cache_stats(trace: Trace, requests: Iterable[RequestMetrics]) -> PrefixCacheStats:
     if not trace.config.enable_prefix_caching:
-        return 0.0
-    found = looked_up = 0
+        return PrefixCacheStats()
+    count = queries = hits = 0
     for request in requests:
         asked = trace.requests.get(request.request_id)
         # vLLM computes prompt logprobs afresh, so such a request never asks the cache.
         if request.arrival_s is None or request.first_scheduled_step is None or not asked or asked.sampling.prompt_logprobs is not None:
             continue
-        found += request.num_cached_tokens
-        looked_up += request.num_prompt_tokens
-    return _share(found, looked_up)
+        count += 1
+        queries += request.num_prompt_tokens
+        hits += request.num_cached_tokens
+    return PrefixCacheStats(count, queries, hits)
 
 
 def _share(part: float, whole: float) -> float:
