@@ -17,7 +17,8 @@ LAYERS = {
     2: {"trace", "table", "_tracefile", "_perfetto", "metrics", "outputs", "conformance", "limits", "sizing", "render"}
     | {"rebuild", "explain", "lives", "prefix_story", "counterfactual", "moment", "comparison", "definitions"},
     3: {"runners", "models", "tokenizer", "detokenize", "sampler", "shaping", "truncation"},
-    4: {"engine", "run", "mailbox", "intake", "texts", "undo", "history", "clock", "timeline", "assembly", "result", "whatif", "interrupts"},
+    4: {"engine", "assembly", "timeline", "history", "undo", "clock", "run", "result", "whatif"}
+    | {"mailbox", "interrupts", "intake", "texts"},
     5: {"magics", "cli", "doctor", "prompts", "_session", "_options", "_docs", "_listing", "_completion", "__main__"},
 }
 LAYER_OF = {room: layer for layer, rooms in LAYERS.items() for room in rooms}

@@ -32,12 +32,12 @@ class Session:
     def engine(self, config: EngineConfig) -> Engine:
         """A fresh engine with these settings, on weights that stay loaded for the next one.
 
-        Earlier engines whose runs are over are closed, since a notebook keeps its results and each would keep a KV cache.
+        Earlier engines but the last give their KV cache back, since a notebook keeps its results; a fork of one computes it again.
         """
-        for engine in self._engines:
+        for engine in self._engines[:-1]:
             if engine.active_run is None:
-                engine.close()
-        self._engines = [engine for engine in self._engines if engine.active_run is not None]
+                engine.park()
+        self._engines = [engine for engine in self._engines[:-1] if engine.active_run is not None] + self._engines[-1:]
         self._engines.append(self._make(config))
         return self._engines[-1]
 

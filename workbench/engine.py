@@ -75,7 +75,6 @@ class Engine:
         self._intake = Intake(tokenizer, vocab_size=self.model.vocab_size, seed=self.config.seed)
         self._mailbox: Mailbox[Run] = Mailbox()
         self._lock = threading.RLock()
-        self._num_requests = len(timeline.trace.requests)  # the next name: r0, r1, …
         self._closed = False
 
     # -- stepping --------------------------------------------------------------------------------------------------
@@ -180,7 +179,7 @@ class Engine:
         """Check all, then add all: one bad prompt leaves the engine as it was."""
         requests: list[Request] = []
         for entry in prompts:
-            requests += self._intake.requests(entry, f"r{self._num_requests + len(requests)}", sampling, chat)
+            requests += self._intake.requests(entry, f"r{len(self.trace.requests) + len(requests)}", sampling, chat)
         names = [request.id for request in requests]
         for request in requests:
             self.scheduler.check(request)
@@ -190,7 +189,6 @@ class Engine:
         for request in requests:
             self.scheduler.add(request, now_s=now_s)
             self.trace.add_request(request)
-        self._num_requests += len(requests)
         return requests
 
     # -- changing, going back, and second engines ------------------------------------------------------------------
@@ -312,6 +310,10 @@ class Engine:
     def active_run(self) -> Run | None:
         """The run that owns the engine at the moment."""
         return self._mailbox.owner
+
+    def park(self) -> None:
+        """Give back the KV cache but keep all else: the next step, :meth:`rewind` or :meth:`fork` computes its contents again."""
+        self._between_steps(self._timeline.park)
 
     def close(self) -> None:
         """Stop an active run and give back the KV cache; the engine cannot be used afterwards."""

@@ -12,6 +12,7 @@ back than its memory reaches, all steps from the first are computed again by the
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from time import perf_counter
 from typing import NamedTuple
@@ -29,6 +30,7 @@ from workbench.undo import UndoLog, write_back
 
 KEYFRAME_STEPS = 64  # deciding 64 steps of 16 requests again takes about 5 ms
 MAX_KEYFRAMES = 64
+NOWHERE = sys.maxsize  # the reach of an undo log whose blocks are gone
 
 
 class Restored(msgspec.Struct, frozen=True):
@@ -38,13 +40,15 @@ class Restored(msgspec.Struct, frozen=True):
     blocks_restored: int = 0
     steps_recomputed: int = 0
     duration_ms: float = 0.0
-    undo_reach: int = 0
+    undo_reach: int | None = 0  # None: the KV cache had been given back
     undo_memory_bytes: int = 0
 
     def __str__(self) -> str:
         if self.steps_recomputed:
-            reach = f"the undo memory of {self.undo_memory_bytes / 2**20:,.0f} MiB reaches back to step {self.undo_reach}"
             again = f"so {self.steps_recomputed} steps were computed again in {self.duration_ms / 1e3:,.1f} s"
+            if self.undo_reach is None:
+                return f"back at step {self.step}; the KV cache had been given back, {again}"
+            reach = f"the undo memory of {self.undo_memory_bytes / 2**20:,.0f} MiB reaches back to step {self.undo_reach}"
             return f"back at step {self.step}; {reach}, {again}: raise undo_memory_bytes to avoid that"
         return f"back at step {self.step} in {self.duration_ms:,.1f} ms; {self.blocks_restored} KV blocks were put back"
 
@@ -136,6 +140,11 @@ class History:
         blocks = len(unchanged) + write_back(twin, later, only=readable)
         return Past(scheduler, texts, twin, self._report(step, began, blocks=blocks))
 
+    def forget_blocks(self) -> None:
+        """The runner's blocks are gone: every state has to be computed again."""
+        self.undo = UndoLog(self.undo.budget_bytes)
+        self.undo.reach = NOWHERE
+
     def cut(self, step: int) -> None:
         """Forget what lies at or after ``step``."""
         self.undo = self.undo.before(step)
@@ -175,7 +184,8 @@ class History:
 
     def _report(self, step: int, began: float, *, blocks: int = 0, steps: int = 0) -> Restored:
         duration_ms = (perf_counter() - began) * 1e3
-        return Restored(step, blocks, steps, duration_ms, self.undo.reach, self.undo.budget_bytes)
+        reach = self.undo.reach if self.undo.reach != NOWHERE else None
+        return Restored(step, blocks, steps, duration_ms, reach, self.undo.budget_bytes)
 
 
 def _readable(scheduler: Scheduler) -> set[int]:

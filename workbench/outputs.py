@@ -35,6 +35,9 @@ def completions(requests: Sequence[Request], trace: Trace, metrics: RunMetrics) 
     """What ``trace`` holds of each request's output, in one pass over its records."""
     drafts = {request.id: _Growing() for request in requests}
     for record in trace.records:
+        for command in record.commands:
+            if command.restarts and command.request_id in drafts:
+                drafts[command.request_id] = _Growing()
         for sampled in record.sampled:
             if sampled.request_id in drafts:
                 drafts[sampled.request_id].add(sampled)

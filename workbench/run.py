@@ -252,8 +252,8 @@ class Run:
     ) -> Run:
         """A second run on an engine of its own, from the state before ``step`` (by default the next one): paused, and changed as asked.
 
-        ``knobs`` are settings (``num_blocks=80``), ``edit`` maps a request's id to fields to change (``{"r2": {"temperature": 0.8}}``; a new
-        ``prompt`` lets it start afresh), ``abort`` are ids to end, ``add`` are prompts to add.  Weights are shared; nothing else is.
+        ``knobs`` are settings (``num_blocks=80``), ``edit`` maps a request's id to fields to change (``{"r2": {"temperature": 0.8}}``; a
+        new ``prompt`` lets it start afresh), ``abort`` are ids to end, ``add`` are prompts to add.  Only the weights are shared.
         Raises :class:`TraceError`, :class:`ConfigError` or :class:`RequestError` with what is allowed.
 
         >>> from workbench import Engine

@@ -14,7 +14,7 @@ from workbench.history import History, Present, Restored
 from workbench.interrupts import Interrupts
 from workbench.plan import StepOutput
 from workbench.rebuild import config_before, requests_before
-from workbench.runners.base import Runner
+from workbench.runners.base import HoldsBlocks, Runner
 from workbench.scheduler import Scheduler
 from workbench.texts import Texts
 from workbench.trace import Trace
@@ -31,9 +31,12 @@ class Timeline:
         self.clock = Clock()
         self.last_restored: Restored | None = None
         self._history = history
+        self._parked = False
 
     def step(self, interrupts: Interrupts) -> StepRecord:
         """Plan, execute and commit; an execution that fails or is interrupted takes the plan back, and nothing is lost."""
+        if self._parked:
+            self.rewind(self.scheduler.step, interrupts)
         plan = self.scheduler.plan(self.clock.go())
         self._history.before_execution(plan, self.scheduler, self.runner)
         try:
@@ -73,16 +76,24 @@ class Timeline:
 
     def rewind(self, step: int, interrupts: Interrupts) -> Restored:
         """Become what it was before ``step``; an interrupt while steps are computed again leaves everything as it is."""
-        if step == self.scheduler.step:
+        if step == self.scheduler.step and not self._parked:
             return Restored(step)
         with interrupts.allowed():
             past = self._history.rewound(self._present, step)
         self._history.cut(step)
         if past.runner is not self.runner:
             self.runner.close()
+        self._parked = False
         self._go_on_from(step, self.trace)
         self.scheduler, self.runner, self.texts, self.last_restored = past.scheduler, past.runner, past.texts, past.restored
         return past.restored
+
+    def park(self) -> None:
+        """Give back the memory of the KV cache; whatever needs its contents computes them again."""
+        if isinstance(self.runner, HoldsBlocks) and not self._parked:
+            self._parked = True
+            self._history.forget_blocks()
+            self.runner.close()
 
     def fork(self, step: int, prepare: Callable[[Scheduler], None]) -> Timeline:
         """A second timeline from before ``step``; ``prepare`` changes its scheduler, or raises to refuse."""

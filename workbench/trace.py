@@ -112,6 +112,9 @@ class Trace:
         """Output text of every known request, by id."""
         parts: dict[str, list[str]] = {request_id: [] for request_id in list(self.requests)}
         for record in self.records:
+            for command in record.commands:
+                if command.restarts:
+                    parts[command.request_id] = []
             for sampled in record.sampled:
                 parts.setdefault(sampled.request_id, []).append(sampled.text)
         return {request_id: "".join(pieces) for request_id, pieces in parts.items()}

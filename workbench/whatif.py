@@ -56,7 +56,8 @@ def _chosen(run: Run, change: Decision | Counterfactual | Explanation, step: int
     else:
         raise RequestError(f"what_if takes a decision, an explanation or a counterfactual, not {type(change).__name__}: see run.why(…)")
     if not found:
-        raise RequestError(f"no single change of a knob would have let {change.request_id} run (or run in full) in step {at}: nothing to fork")
+        who = f"{change.request_id} run (or run in full) in step {at}"
+        raise RequestError(f"no single change of a knob would have let {who}: there is nothing to try")
     return found[0]
 
 
