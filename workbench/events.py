@@ -44,14 +44,20 @@ class Reason(StrEnum):
     BATCH_RUNNING = "batch_running"
     PREEMPTED_FOR = "preempted_for"
     NEVER_FITS = "never_fits"
+    RESERVED_TO_COMPLETION = "reserved_to_completion"  # those that run have reserved the blocks that they may need until they end
+    SIBLING_PREFIX = "sibling_prefix"  # another request is about to compute the same beginning: waiting for it spares the work
+    PREFILL_FIRST = "prefill_first"  # this step computes prompts only; decoding goes on when no prompt can be added
+    MEMORY_ESTIMATE = "memory_estimate"  # the tokens that all may still write, as far as one can guess, do not fit the pool
+    UNTIL_ONE_FINISHES = "until_one_finishes"  # the batch was found full before, and nobody has left it since
+    RETRACTED = "retracted"  # the next token of all that decode did not fit the pool: the one with the fewest outputs had to go
 
 
 class Decision(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Why one unfinished request did, or did not, run in one step.
 
     ``num_tokens``: scheduled in this step.  ``needed``, ``available``, ``limit``: the numbers behind the reason, in its
-    unit (tokens for budgets, blocks for ``no_free_blocks``, requests for ``max_num_seqs``, steps for arrivals and
-    windows; ``needed`` is ``None`` for a request that arrives by the clock).  ``blocker``: the request that stands in the
+    unit (tokens for budgets and ``memory_estimate``, blocks for ``no_free_blocks``, ``reserved_to_completion`` and ``retracted``, requests
+    for ``max_num_seqs``, steps for arrivals and windows; ``needed`` is ``None`` for a request that arrives by the clock).  ``blocker``: the request that stands in the
     way, or for which this one was preempted.
     """
 
@@ -218,6 +224,11 @@ class Command(msgspec.Struct, frozen=True, array_like=True):
     at_s: float = 0.0
     before: dict[str, Any] = {}
     after: dict[str, Any] = {}
+
+    @property
+    def restarts(self) -> bool:
+        """Whether it gave a request another prompt, so that its output until then counts no more."""
+        return self.kind == "edit" and "prompt_token_ids" in self.after
 
 
 class StepRecord(msgspec.Struct, frozen=True, array_like=True):
