@@ -57,7 +57,7 @@ class Lane:
         refused = [self.refused[i] for i in range(first, end) if i in self.refused]
         reasons = Counter(decision.reason for decision in refused)
         last = {decision.reason: decision for decision in refused}
-        return ", ".join(_in_words(last[reason]) for reason, _ in reasons.most_common(3))
+        return ", ".join(in_words(last[reason]) for reason, _ in reasons.most_common(3))
 
 
 @dataclass
@@ -147,7 +147,8 @@ def _note(record: StepRecord, index: int, lanes: dict[str, Lane]) -> None:
             lanes[finished.request_id].finished = (index, finished.reason)
 
 
-def _in_words(decision: Decision) -> str:
+def in_words(decision: Decision) -> str:
+    """Why a request did not run, in a few words with the numbers."""
     sentence = _WORDS.get(decision.reason, decision.reason.value.replace("_", " "))
     if decision.reason is Reason.PREEMPTED_FOR and decision.blocker == decision.request_id:
         sentence = "needs {blocks}, {available} free, and it is itself the one to give way"

@@ -16,7 +16,7 @@ _SHOWN, _LONGEST = 1_500, 20_000  # characters of a text in sight, and in the pa
 _LINES = 24
 
 # A doubled class outweighs what notebooks say about every <pre>, <table> and <code> in an output.
-_STYLE = """
+STYLE = """
 .wb-run{--wb-dim:var(--jp-content-font-color2,#767d87);--wb-line:var(--jp-border-color2,rgba(128,136,148,.32));--wb-soft:rgba(128,136,148,.1);
 --wb-sel:var(--jp-brand-color1,#0b6bcb);max-width:1120px;border:1px solid var(--wb-line);border-radius:10px;overflow:hidden;margin:2px 0;
 font:13px/1.5 var(--jp-ui-font-family,system-ui,-apple-system,"Segoe UI","DejaVu Sans",sans-serif);font-variant-numeric:tabular-nums}
@@ -65,7 +65,7 @@ def render_html(run: Any) -> str:
 def page(result: facts.Result, timeline: str, kv: str) -> str:
     """:func:`render_html` around pictures that are drawn already."""
     parts = [_header(result), _outputs(result), _pictures(result.trace, timeline, kv), _numbers(result.metrics), _FOOTER]
-    return f'<div class="wb-run mathjax_ignore tex2jax_ignore"><style>{_STYLE}</style>\n' + "\n".join(filter(None, parts)) + "\n</div>"
+    return f'<div class="wb-run mathjax_ignore tex2jax_ignore"><style>{STYLE}</style>\n' + "\n".join(filter(None, parts)) + "\n</div>"
 
 
 def _header(result: facts.Result) -> str:

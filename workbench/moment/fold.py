@@ -1,0 +1,193 @@
+"""Records folded into the state that they lead to."""
+
+from __future__ import annotations
+
+from workbench.events import BlockEvent, Command, Decision, Reason, Sampled, StepRecord
+from workbench.moment.pool import Pool
+from workbench.moment.values import BlockMoment, BlockStatus, Moment, RequestMoment
+from workbench.rebuild import originals
+from workbench.state import Status
+from workbench.trace import Trace
+
+
+class Fold:
+    """Goes through records in order: ``plan`` up to the instant after planning, ``commit`` over the rest of the step."""
+
+    def __init__(self, trace: Trace, first: StepRecord) -> None:
+        self.block_size = trace.config.block_size
+        self.prompts = {name: request.num_prompt_tokens for name, request in originals(trace).items()}
+        sizes = [command.before["num_blocks"] for command in first.commands if "num_blocks" in command.before]
+        self.pool = Pool(sizes[0] if sizes else first.kv.total, from_the_start=not first.step)
+        self.first_step = first.step
+        self.outputs: dict[str, list[Sampled]] = {}
+        self.computed: dict[str, int] = {}
+        self.in_sight: set[str] = set()  # requests whose beginning lies in the trace
+        self.admitted: set[str] = set()  # requests whose present table began in the trace
+        self.known: dict[str, int] = {}  # known tokens of requests that sampled, where the beginning is not in the trace
+        self._num_applied = 0
+        self._restarted: list[str] = []  # by an edit of their prompt before the present step
+
+    def plan(self, record: StepRecord) -> None:
+        """Follow a record up to the instant after planning, its tokens taken in."""
+        if record.commands:
+            self._num_applied = self._commands(record)
+        end = max(_end_of_planning(record), self._num_applied)
+        for event in record.block_events[self._num_applied : end]:
+            self.pool.apply(event)
+        self._num_applied = end
+        for name in self._restarted:
+            if not self.pool.tables.get(name, True):  # it waits as if it had never run
+                del self.pool.tables[name]
+        self._restarted.clear()
+        if record.kv.total != self.pool.size:
+            self.pool.resize(record.kv.total, ())
+        self.in_sight.update([arrival.request_id for arrival in record.arrived])
+        if self.first_step:
+            self._look_back(record)
+        for row in record.scheduled:
+            self.computed[row.request_id] = row.end
+        for round_ in record.spec:
+            self.computed[round_.request_id] -= round_.proposed - round_.accepted
+        for sampled in record.sampled:
+            if sampled.request_id not in self.outputs:
+                self.outputs[sampled.request_id] = []
+            self.outputs[sampled.request_id].append(sampled)
+
+    def commit(self, record: StepRecord) -> None:
+        """Follow what the commit freed."""
+        for event in record.block_events[self._num_applied :]:
+            self.pool.apply(event)
+        self._num_applied = 0
+
+    def _commands(self, record: StepRecord) -> int:
+        """Follow the commands before a step, and apply the events that are surely theirs; returns how many."""
+        events, done = record.block_events, 0
+        for command in record.commands:
+            if command.kind == "edit" and "prompt_token_ids" in command.after:
+                self._edited(command)
+            elif command.kind == "knobs" and isinstance(command.after.get("num_blocks"), int):
+                self.pool.resize(command.after["num_blocks"], events[done:])
+            while done < len(events) and _caused_by(command, events[done]):
+                self.pool.apply(events[done])
+                done += 1
+        return done
+
+    def _edited(self, command: Command) -> None:
+        prompt, name = command.after["prompt_token_ids"], command.request_id
+        self.prompts[name] = len(prompt)
+        if list(prompt) != list(command.before.get("prompt_token_ids", ())):
+            self.outputs[name] = []
+            self.in_sight.add(name)
+            self._restarted.append(name)
+
+    def _look_back(self, record: StepRecord) -> None:
+        """What a row that sampled tells of a request whose beginning is not there: all tokens known so far end with it."""
+        self.admitted.update(record.admitted)
+        rows = {row.request_id: row for row in record.scheduled}
+        for sampled in record.sampled:
+            row = rows.get(sampled.request_id)
+            if row is not None and row.request_id not in self.in_sight:
+                self.known[row.request_id] = row.end - row.num_drafts + len(sampled.token_ids)
+
+    # -- the view --------------------------------------------------------------------------------------------------
+
+    def moment(self, record: StepRecord) -> Moment:
+        """The state as it is now, in ``record``."""
+        pending = tuple([decision.request_id for decision in record.decisions if decision.reason is Reason.NOT_ARRIVED])
+        requests = self._requests(record, pending)
+        blocks, unknown = self._blocks(record)
+        wasted = None
+        if not unknown and all(one.block_ids is not None and one.num_computed_tokens is not None for one in requests):
+            wasted = sum(len(one.block_ids or ()) * self.block_size - (one.num_computed_tokens or 0) for one in requests)
+        cut = [one.request_id for one in requests if not one.text_complete]
+        if cut:
+            unknown = (*unknown, f"what {', '.join(cut)} did before step {self.first_step}, where this trace begins")
+        return Moment(
+            record=record,
+            block_size=self.block_size,
+            running=record.running,
+            waiting=record.waiting,
+            held=record.held,
+            pending=pending,
+            requests=requests,
+            blocks=blocks,
+            wasted_slots=wasted,
+            unknown=unknown,
+        )
+
+    def _requests(self, record: StepRecord, pending: tuple[str, ...]) -> tuple[RequestMoment, ...]:
+        statuses = dict.fromkeys(record.running, Status.RUNNING) | dict.fromkeys(record.held, Status.HELD)
+        for name in record.waiting:
+            statuses[name] = Status.PREEMPTED if name in self.pool.tables else Status.WAITING
+        statuses.update(dict.fromkeys(pending, Status.PENDING))
+        ends = {end.request_id: end.reason for end in record.finished}
+        decisions = {decision.request_id: decision for decision in record.decisions}
+        return tuple(
+            [
+                self._request(name, statuses.get(name, Status.FINISHED), decisions.get(name), ends.get(name))
+                for name in dict.fromkeys([*statuses, *ends])
+            ]
+        )
+
+    def _request(self, name: str, status: Status, decision: Decision | None, ending: str | None) -> RequestMoment:
+        prompt, outputs = self.prompts.get(name), self.outputs.get(name, ())
+        whole = not self.first_step or name in self.in_sight or status is Status.PENDING
+        if whole:
+            output: int | None = sum([len(sampled.token_ids) for sampled in outputs])
+            known = None if prompt is None or output is None else prompt + output
+        else:
+            known = self.known.get(name)
+            output = None if prompt is None or known is None else known - prompt
+        holds = status in (Status.RUNNING, Status.HELD)
+        begun = whole or name in self.admitted or not holds
+        return RequestMoment(
+            request_id=name,
+            status=status,
+            num_prompt_tokens=prompt,
+            num_tokens=known,
+            num_computed_tokens=self.computed.get(name) if holds else 0,
+            num_output_tokens=output,
+            text="".join([sampled.text for sampled in outputs]),
+            text_complete=whole,
+            decision=decision,
+            finish_reason=ending,
+            block_ids=tuple(self.pool.tables.get(name, ())) if begun else None,
+        )
+
+    def _blocks(self, record: StepRecord) -> tuple[tuple[BlockMoment, ...], tuple[str, ...]]:
+        pool, unknown = self.pool, tuple[str, ...]()
+        touched: dict[int, tuple[str, ...]] = {}
+        for event in record.block_events:
+            touched[event.block_id] = (*touched.get(event.block_id, ()), event.kind)
+        idle = pool.idle()
+        used, cached = record.kv.in_use - len(pool.owners), record.kv.cached - len(pool.hashes.keys() - pool.owners.keys())
+        rest: BlockStatus = "unknown" if used or cached else "free"
+        if used or cached:
+            where = f"lies before step {self.first_step}, where this trace begins" if self.first_step else "is not in this trace"
+            unknown = (f"which blocks are {used} more in use and {cached} more cached: what happened to them {where}",)
+        retired, found = set(pool.retired), []
+        for block_id in range(1, pool.highest + 1):
+            if block_id in retired:
+                continue
+            status: BlockStatus = rest if block_id in idle else "in use" if block_id in pool.owners else "cached"
+            owners = tuple(pool.owners.get(block_id, ()))
+            found.append(BlockMoment(block_id, status, owners, pool.hashes.get(block_id, ""), touched.get(block_id, ())))
+        return tuple(found), unknown
+
+
+def _end_of_planning(record: StepRecord) -> int:
+    """How many of a record's block events came before the commit, which frees what ends then, last of all."""
+    events = record.block_events
+    if not record.finished or not events:
+        return len(events)
+    ended = {end.request_id for end in record.finished}.intersection(record.running)
+    end = len(events)
+    while end and events[end - 1].kind == "freed" and events[end - 1].request_id in ended:
+        end -= 1
+    return end
+
+
+def _caused_by(command: Command, event: BlockEvent) -> bool:
+    if command.kind == "reset":
+        return event.kind == "freed" or (event.kind == "evicted" and not event.request_id)
+    return command.kind in ("abort", "edit") and event.kind == "freed" and event.request_id == command.request_id
