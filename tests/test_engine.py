@@ -302,3 +302,16 @@ def test_waiting_behind_a_full_batch_names_the_limit():
     engine.add_request([2], max_tokens=2)
     deferred = engine.step().decisions[1]
     assert (deferred.reason, deferred.limit) == (Reason.MAX_NUM_SEQS, 1)
+
+
+def test_in_a_cell_a_mistake_is_one_line_and_a_bug_of_ours_shows_where():
+    from workbench import IntegrityError
+
+    def lines_of(error):
+        try:
+            raise error
+        except type(error) as raised:
+            return raised._render_traceback_()
+
+    assert lines_of(ConfigError("num_blocks must be at least 1, not 0")) == ["ConfigError: num_blocks must be at least 1, not 0"]
+    assert "test_engine.py" in "".join(lines_of(IntegrityError("books disagree")))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from test_rebuild import Sometimes, engine_of, face, run_to_the_end, timeless
 from test_scheduler import workloads
 
-from workbench import ConfigError, Engine, EngineClosedError, RequestError, TraceError
+from workbench import ConfigError, Engine, EngineClosedError, RequestError, TraceError, load_trace
 from workbench.events import Finished, StepRecord
 from workbench.history import KEYFRAME_STEPS
 from workbench.runners.base import Forkable, HoldsBlocks
@@ -569,3 +569,23 @@ def test_an_engine_that_gave_its_cache_back_computes_it_again_when_it_is_needed(
     same(rest(engine), straight[at:])
     if at < len(straight):
         assert str(engine.last_restored).startswith(f"back at step {at}") or at == 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(workloads(), st.data())
+def test_an_engine_is_put_behind_a_saved_trace(tmp_path_factory, workload, data):
+    engine = remembering(*workload)
+    straight = rest(engine)
+    at = data.draw(st.integers(1, len(straight)))
+    engine.rewind(at)
+    loaded = load_trace(engine.trace.save(tmp_path_factory.mktemp("trace") / "x.wbt"))
+    again = Engine.from_trace(loaded, Remembering(engine.runner.num_blocks, engine.config.block_size))
+    assert again.last_run.status == ("paused" if again.has_unfinished else "finished")
+    earlier = data.draw(st.integers(0, at))
+    same(rest(again.fork(earlier)), straight[earlier:])
+    same(rest(again), straight[at:])
+
+
+def test_a_trace_without_steps_has_no_engine_behind_it():
+    with pytest.raises(TraceError, match="has no steps"):
+        Engine.from_trace(scripted().trace, ScriptedRunner())

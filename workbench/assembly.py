@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from workbench._knobs import unknown_name
 from workbench.config import EngineConfig
-from workbench.errors import ConfigError, RequestError
+from workbench.errors import ConfigError, RequestError, TraceError
 from workbench.history import History
 from workbench.limits import memory_limit_bytes
+from workbench.rebuild import rebuild
 from workbench.request import SamplingParams
 from workbench.runners.base import Runner
 from workbench.scheduler import Scheduler
@@ -61,6 +62,19 @@ def make_timeline(config: EngineConfig, runner: Runner, tokenizer: Tokenizer | N
     scheduler = Scheduler(config, num_blocks=num_blocks, max_model_len=limit)
     texts = Texts(tokenizer) if tokenizer is not None else None
     return Timeline(scheduler, runner, texts, Trace(config, runner.facts), History(config.undo_memory_bytes))
+
+
+def timeline_of(trace: Trace, runner: Runner, tokenizer: Tokenizer | None) -> Timeline:
+    """A timeline that stands where ``trace`` ends, its blocks still to be computed."""
+    if not trace.records:
+        raise TraceError("this trace has no steps: make an engine with its settings instead, Engine(config=trace.config)")
+    scheduler = rebuild(trace, trace.next_step)
+    texts = Texts(tokenizer) if tokenizer is not None else None
+    copied = Trace(trace.config, runner.facts, trace.requests.values(), trace.records, trace.fidelity)
+    timeline = Timeline(scheduler, runner, texts, copied, History(trace.config.undo_memory_bytes))
+    timeline.clock.hold(trace.records[-1].end_s)
+    timeline.park()
+    return timeline
 
 
 def sampling_of(sampling: SamplingParams | None, params: dict[str, Any]) -> SamplingParams:

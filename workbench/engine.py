@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from workbench.adjust import change_knobs, check_changeable, edit_request, unknown_request
-from workbench.assembly import as_list, make_config, make_runner, make_timeline, sampling_of
+from workbench.assembly import as_list, make_config, make_runner, make_timeline, sampling_of, timeline_of
 from workbench.config import EngineConfig
 from workbench.errors import EngineBusyError, EngineClosedError, RequestError
 from workbench.events import ModelFacts, StepRecord
@@ -76,6 +76,20 @@ class Engine:
         self._mailbox: Mailbox[Run] = Mailbox()
         self._lock = threading.RLock()
         self._closed = False
+
+    @classmethod
+    def from_trace(cls, trace: Trace, model: str | Path | LoadedModel | Runner | None = None) -> Engine:
+        """An engine that stands where ``trace`` ends: it steps on, rewinds and forks as if it had taken those steps itself.
+
+        ``model`` must be the one that was recorded (by default it is loaded by the trace's own settings); its KV cache is computed again
+        when it is first needed.  :attr:`last_run` is the run that the trace holds.
+        Raises :class:`TraceError` for a trace that lacks its beginning or does not follow from its own settings.
+        """
+        runner, tokenizer, _ = make_runner(trace.config.model if model is None else model, trace.config, None)
+        engine = object.__new__(cls)
+        engine._begin(timeline_of(trace, runner, tokenizer), tokenizer)
+        engine.last_run = Run.of_trace(engine)
+        return engine
 
     # -- stepping --------------------------------------------------------------------------------------------------
 

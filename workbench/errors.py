@@ -18,9 +18,15 @@ A message says what is wrong, gives the numbers, and ends with what to change.  
 
 from __future__ import annotations
 
+import traceback
+
 
 class WorkbenchError(Exception):
     """Base of all errors that the workbench raises on purpose."""
+
+    def _render_traceback_(self) -> list[str]:
+        # IPython asks for this: in a cell, a mistake is one line, and `%debug` still knows where it was made.
+        return [f"{type(self).__name__}: {self}"]
 
 
 class ConfigError(WorkbenchError, ValueError):
@@ -61,3 +67,6 @@ class TraceError(WorkbenchError, ValueError):
 
 class IntegrityError(WorkbenchError, AssertionError):
     """An invariant of the engine does not hold: a bug of ours, never a user's mistake."""
+
+    def _render_traceback_(self) -> list[str]:
+        return traceback.format_exception(self)  # where it broke is what a report needs

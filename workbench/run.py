@@ -83,6 +83,14 @@ class Run:
         self._listeners: list[Callable[[], None]] = []
         self._thread: threading.Thread | None = None
 
+    @classmethod
+    def of_trace(cls, engine: Engine) -> Run:
+        """The run of every request in ``engine``'s trace: over if they are, else paused."""
+        run = cls(engine, list(engine.trace.requests.values()), first_step=engine.trace.first_step)
+        if not run._unfinished:
+            run._finish("finished")
+        return run
+
     # -- life ------------------------------------------------------------------------------------------------------
 
     @property
@@ -221,9 +229,7 @@ class Run:
 
     def at(self, step: int) -> Moment:
         """The state at ``step``: queues, block tables, every block, texts so far.  Raises :class:`IndexError` with the steps there are."""
-        from workbench.moment import moment
-
-        return moment(self.trace, step)
+        return self.trace.moment(step)
 
     def rewind(self, step: int) -> Run:
         """Go back to before ``step``, KV tensors included; the run is paused there, and so is one that was over.
@@ -287,17 +293,8 @@ class Run:
         ``why(step=7)`` explains every request of the step; ``why("r2")`` tells its segments from arrival to end.
         Raises :class:`RequestError` for an unknown request and :class:`IndexError` for a step that is not there.
         """
-        from workbench.explain import explain, explain_step
-        from workbench.lives import life
-
         name = request.id if isinstance(request, Request) else request
-        if step is None:
-            if name is None:
-                raise RequestError("why needs a request, a step, or both: why('r0'), why(step=7), why('r0', step=7)")
-            return life(self.trace, name)
-        if name is None:
-            return explain_step(self.trace, step, scheduler_at=self.scheduler_at)
-        return explain(self.trace, name, step, scheduler_at=self.scheduler_at)
+        return self.trace.why(name, step, scheduler_at=self.scheduler_at)
 
     def scheduler_at(self, step: int) -> Scheduler:
         """A copy of the scheduler as it stood before ``step``."""
