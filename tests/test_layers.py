@@ -13,7 +13,8 @@ PACKAGE = Path(__file__).parents[1] / "workbench"
 
 LAYERS = {
     0: {"errors", "_knobs", "config", "request", "plan", "events"},
-    1: {"blocks", "prefix", "radix", "kv_radix", "state", "queues", "kv", "batching", "draft", "scheduler", "adjust", "randomness", "policies", "speculative"},
+    1: {"blocks", "prefix", "kv", "radix", "kv_radix", "state", "queues", "batching", "draft", "scheduler", "adjust", "randomness"}
+    | {"policies", "speculative"},
     2: {"trace", "table", "_tracefile", "_perfetto", "metrics", "outputs", "conformance", "limits", "sizing", "render"}
     | {"rebuild", "_search", "explain", "lives", "prefix_story", "counterfactual", "moment", "comparison", "definitions"},
     3: {"runners", "models", "tokenizer", "detokenize", "sampler", "shaping", "truncation"},
