@@ -1,0 +1,226 @@
+"""Why a request ran, or did not run, in one step: a sentence with the numbers, and what stands behind it.
+
+Everything is read from a trace.  The scheduler wrote the decision and its numbers; here they are put into words, followed from
+request to request, looked up forwards in the trace, and set against the smallest change that would have decided otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cache
+
+import msgspec
+
+from workbench.counterfactual import Counterfactual, counterfactuals
+from workbench.errors import RequestError
+from workbench.events import Command, Decision, Reason, StepRecord, Verdict
+from workbench.explain.afterwards import afterwards, ending, knob_changes
+from workbench.explain.scene import Scene
+from workbench.explain.sentences import listed, sentence
+from workbench.prefix_story import prefix_story
+from workbench.prefix_story.past import unknown_request
+from workbench.rebuild import rebuild
+from workbench.render._format import plural
+from workbench.scheduler import Scheduler
+from workbench.trace import Trace
+
+__all__ = ["Explanation", "StepExplanation", "explain", "explain_step"]
+
+SchedulerAt = Callable[[int], Scheduler]
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """Why ``request_id`` ran, or did not, in ``step``.
+
+    ``sentence`` says it with the numbers of ``decision``.  ``chain``: who waits for whom, when that is the cause.  ``afterwards``: when
+    it ran, and what freed the way.  ``prefix``: what the prefix cache gave it, in the step that admitted it.  ``counterfactuals``: the
+    smallest change of each single knob that would have let it run, or run in full.
+    """
+
+    request_id: str
+    step: int
+    decision: Decision
+    sentence: str
+    chain: tuple[str, ...] = ()
+    afterwards: str | None = None
+    prefix: str | None = None
+    counterfactuals: tuple[Counterfactual, ...] = ()
+
+    def __repr__(self) -> str:
+        from workbench.render.why import explanation_text
+
+        return explanation_text(self)
+
+    def _repr_html_(self) -> str:
+        from workbench.render.why import explanation_html
+
+        return explanation_html(self)
+
+
+class StepExplanation(msgspec.Struct, frozen=True):
+    """A whole step: what was done to the engine before it, a summary, and an :class:`Explanation` for every unfinished request.
+
+    ``explanations`` are in batch order, then in the order of the waiting queue, then those that had not arrived.
+    """
+
+    step: int
+    summary: str
+    commands: tuple[str, ...]
+    explanations: tuple[Explanation, ...]
+
+    def __repr__(self) -> str:
+        from workbench.render.why import step_text
+
+        return step_text(self)
+
+    def _repr_html_(self) -> str:
+        from workbench.render.why import step_html
+
+        return step_html(self)
+
+
+def explain(trace: Trace, request_id: str, step: int, *, scheduler_at: SchedulerAt | None = None) -> Explanation:
+    """Explain what happened to one request in one step.
+
+    ``scheduler_at(step)`` returns a fresh scheduler as it stood before a step; by default the trace is run again to get there.
+    Raises :class:`IndexError` for a step that is not in the trace, and :class:`RequestError` for a request that is not known, or was not
+    unfinished in that step; both say what there is.
+    """
+    scene = Scene(trace, trace.at(step))
+    if request_id not in scene.decisions:
+        raise _no_decision(scene, request_id)
+    return _explain(scene, scene.decisions[request_id], _scheduler_at(trace, scheduler_at))
+
+
+def explain_step(trace: Trace, step: int, *, scheduler_at: SchedulerAt | None = None) -> StepExplanation:
+    """Explain what happened to every unfinished request in one step; arguments and errors as in :func:`explain`."""
+    scene = Scene(trace, trace.at(step))
+    record, at = scene.record, _scheduler_at(trace, scheduler_at)
+    order = dict.fromkeys((*record.running, *record.waiting, *scene.decisions))
+    told = tuple(_explain(scene, scene.decisions[name], at) for name in order if name in scene.decisions)
+    return StepExplanation(step, _summary(record), tuple(_commands(record)), told)
+
+
+def _scheduler_at(trace: Trace, given: SchedulerAt | None) -> SchedulerAt | None:
+    """``given``, or copies of schedulers that are rebuilt once; ``None`` for a trace that cannot be run again."""
+    if given is not None:
+        return given
+    if trace.first_step or trace.fidelity != "exact":
+        return None
+    once = cache(lambda step: rebuild(trace, step))
+    return lambda step: once(step).copy()
+
+
+def _explain(scene: Scene, decision: Decision, scheduler_at: SchedulerAt | None) -> Explanation:
+    name, step = decision.request_id, scene.step
+    changes: tuple[Counterfactual, ...] = ()
+    if scheduler_at is not None and (decision.verdict, decision.reason) != (Verdict.SCHEDULED, Reason.FULL):
+        changes = counterfactuals(scene.trace, name, step, scheduler_at=scheduler_at)
+    return Explanation(
+        name,
+        step,
+        decision,
+        sentence(scene, decision),
+        tuple(_chain(scene, decision)),
+        afterwards(scene, decision),
+        prefix_story(scene.trace, name, step).sentence if name in scene.record.admitted else None,
+        changes,
+    )
+
+
+# -- who waits for whom ------------------------------------------------------------------------------------------------
+
+
+def _chain(scene: Scene, decision: Decision) -> Iterator[str]:
+    """A link for each request that stands in another's way, and what the last of them did."""
+    seen, current = {decision.request_id}, decision
+    while current.blocker is not None and current.blocker not in seen:
+        yield _link(scene, current, current.blocker)
+        seen.add(current.blocker)
+        following = scene.decisions.get(current.blocker)
+        if following is None:
+            if current.blocker in scene.record.held:
+                yield f"{current.blocker} is done, and holds its place until its batch is."
+            return
+        current = following
+    if current is not decision and current.blocker is None:
+        yield sentence(scene, current)
+
+
+def _link(scene: Scene, decision: Decision, blocker: str) -> str:
+    name = decision.request_id
+    match decision.reason:
+        case Reason.NO_FREE_BLOCKS:
+            held = scene.holds(blocker)
+            return f"{name} waits for blocks that {blocker} holds" + (f", {held} of {scene.pool}." if held is not None else ".")
+        case Reason.PREEMPTION_IN_STEP:
+            return f"{name} waits because {blocker} was preempted."
+        case Reason.PREEMPTED_FOR:
+            return f"{name} gave way to {blocker}."
+        case Reason.BATCH_RUNNING:
+            return f"{name} waits for the batch of {blocker}."
+        case _:
+            return f"{name} waits behind {blocker}."
+
+
+# -- the step as a whole -----------------------------------------------------------------------------------------------
+
+
+def _summary(record: StepRecord) -> str:
+    """The step in one line: budgets, blocks, and who came and went."""
+    kv, tokens, seqs = record.kv, record.tokens, record.seqs
+    ended = [f"{end.request_id} ({ending(end)})" for end in record.finished]
+    fresh = [name for name in record.admitted if name not in record.resumed]
+    moves = {"admitted": fresh, "resumed": record.resumed, "preempted": record.preempted, "ended": ended, "held by the batch": record.held}
+    parts = [
+        f"{tokens.used} of {plural(tokens.limit, 'token')}",
+        f"{seqs.used} of {plural(seqs.limit, 'request')} running",
+        f"{len(record.waiting)} waiting",
+        f"blocks {kv.in_use} in use, {kv.cached} cached, {kv.free} free",
+        *(f"{what}: {listed(list(names), most=8)}" for what, names in moves.items() if names),
+    ]
+    return f"Step {record.step}: {'; '.join(parts)}."
+
+
+def _commands(record: StepRecord) -> Iterator[str]:
+    """What was done to the engine before the step."""
+    added = [command.request_id for command in record.commands if command.kind == "add"]
+    if added:
+        yield f"{listed(added, most=8)} {'was' if len(added) == 1 else 'were'} added before the step."
+    for command in record.commands:
+        if command.kind == "knobs":
+            yield from (f"{what} before the step." for what, _ in knob_changes([msgspec.structs.replace(record, commands=(command,))]))
+        elif command.kind != "add":
+            yield _command(command)
+
+
+def _command(command: Command) -> str:
+    match command.kind:
+        case "abort":
+            return f"{command.request_id} was aborted before the step."
+        case "reset":
+            preempted = ", and everything that ran was preempted" if command.after.get("reset_running_requests") else ""
+            return f"The prefix cache was emptied before the step{preempted}."
+        case "abandoned":
+            return f"An earlier attempt at the step, at {command.at_s:.3f} s, failed or was interrupted, and was taken back."
+        case _:
+            changes = [_change(name, command.before.get(name), value) for name, value in command.after.items()]
+            return f"{command.request_id} was edited before the step: {', '.join(changes)}."
+
+
+def _change(name: str, before: object, after: object) -> str:
+    if name == "prompt_token_ids" and isinstance(before, list | tuple) and isinstance(after, list | tuple):
+        return f"prompt of {plural(len(before), 'token')} to one of {len(after)}"
+    return f"{name} {before!r} to {after!r}"
+
+
+def _no_decision(scene: Scene, request_id: str) -> RequestError:
+    """The error for a request without a decision in the step: unknown, not yet there, or gone."""
+    trace = scene.trace
+    if request_id not in trace.requests:
+        return unknown_request(trace, request_id)
+    steps = [record.step for record in trace.records if any(decision.request_id == request_id for decision in record.decisions)]
+    if not steps:
+        return RequestError(f"{request_id} was not unfinished in step {scene.step}, nor in any other step of this trace")
+    span = f"in step {steps[0]} only" if len(steps) == 1 else f"from step {steps[0]} to step {steps[-1]}"
+    return RequestError(f"{request_id} was not unfinished in step {scene.step}; it was {span}: choose one of these")
