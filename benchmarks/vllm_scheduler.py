@@ -27,7 +27,11 @@ BLOCK_SIZE = 16
 def make(requests: int, folder: str) -> Scheduler:
     model = ModelConfig(model=folder, dtype="float16", max_model_len=1024)
     batch = SchedulerConfig(
-        max_num_seqs=requests, max_num_batched_tokens=8192, max_model_len=1024, enable_chunked_prefill=True, is_encoder_decoder=False
+        max_num_seqs=requests,
+        max_num_batched_tokens=max(8192, requests * 100),
+        max_model_len=1024,
+        enable_chunked_prefill=True,
+        is_encoder_decoder=False,
     )
     cache = CacheConfig(block_size=BLOCK_SIZE, enable_prefix_caching=True)
     cache.num_gpu_blocks = requests * 64 + 1

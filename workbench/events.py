@@ -2,7 +2,8 @@
 
 A :class:`StepRecord` is complete: from the records alone one can redraw every queue, block and token.
 They are ``array_like`` msgspec structs, so ten thousand of them encode small; fields are only ever appended
-(a change of meaning raises :data:`TRACE_VERSION`).
+(a change of meaning raises :data:`TRACE_VERSION`).  They are values that cannot point back at themselves, so the garbage collector is told
+to leave them alone: a long run would else spend a fifth of its time being searched for cycles.
 """
 
 from __future__ import annotations
@@ -56,9 +57,9 @@ class Decision(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Why one unfinished request did, or did not, run in one step.
 
     ``num_tokens``: scheduled in this step.  ``needed``, ``available``, ``limit``: the numbers behind the reason, in its
-    unit (tokens for budgets and ``memory_estimate``, blocks for ``no_free_blocks``, ``reserved_to_completion`` and ``retracted``, requests
-    for ``max_num_seqs``, steps for arrivals and windows; ``needed`` is ``None`` for a request that arrives by the clock).  ``blocker``: the request that stands in the
-    way, or for which this one was preempted.
+    unit (tokens for budgets and ``memory_estimate``, blocks for ``no_free_blocks``, ``reserved_to_completion`` and ``retracted``,
+    requests for ``max_num_seqs``, steps for arrivals and windows; ``needed`` is ``None`` for a request that arrives by the clock).
+    ``blocker``: the request that stands in the way, or for which this one was preempted.
     """
 
     request_id: str
@@ -156,7 +157,7 @@ class SpecRound(msgspec.Struct, frozen=True, array_like=True, gc=False):
     rejected_at: int | None = None
 
 
-class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
+class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Log-probability (natural logarithm) and 1-based rank of a token, and the likeliest alternatives."""
 
     token_id: int
@@ -166,7 +167,7 @@ class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
     top_logprobs: tuple[float, ...] = ()
 
 
-class Sampled(msgspec.Struct, frozen=True, array_like=True):
+class Sampled(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Tokens that a request gained in a step, and the text they completed.
 
     Text lags while a multi-byte character is unfinished, so ``text`` may be empty and later hold several tokens'.
@@ -178,7 +179,7 @@ class Sampled(msgspec.Struct, frozen=True, array_like=True):
     logprobs: tuple[TokenLogprobs, ...] = ()
 
 
-class PromptScores(msgspec.Struct, frozen=True, array_like=True):
+class PromptScores(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Log-probabilities of prompt tokens at positions ``start``, ``start + 1``, …, when ``prompt_logprobs`` was asked."""
 
     request_id: str
@@ -231,7 +232,7 @@ class Command(msgspec.Struct, frozen=True, array_like=True):
         return self.kind == "edit" and "prompt_token_ids" in self.after
 
 
-class StepRecord(msgspec.Struct, frozen=True, array_like=True):
+class StepRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Everything about one step.
 
     ``start_s`` is on the engine's clock.  ``kv`` counts blocks after planning, ``kv_after`` after the commit freed what

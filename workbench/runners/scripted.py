@@ -82,6 +82,8 @@ class ScriptedRunner:
         if not row.samples:
             return []
         position = len(row.token_ids) - row.request.num_prompt_tokens
+        if not row.draft_token_ids:
+            return [self._scripted(row.request.id, position)]
         return verify_greedy(row.draft_token_ids, (self._scripted(row.request.id, place) for place in count(position)))
 
     def _scripted(self, request_id: str, position: int) -> int:
