@@ -35,7 +35,7 @@ def change_knobs(scheduler: Scheduler, changes: Mapping[str, Any]) -> None:
         )
     size = scheduler.kv.pool.num_blocks
     if config.num_blocks is not None and config.num_blocks != size and "num_blocks" in changes:
-        scheduler.kv.pool.resize(config.num_blocks)
+        scheduler.kv.resize(config.num_blocks)
     if config.enable_prefix_caching != before.enable_prefix_caching:
         scheduler.kv.switch_prefix_caching(config.enable_prefix_caching, scheduler.queues.everyone())
     if config.policy != before.policy:
@@ -119,7 +119,7 @@ def reset_prefix_cache(scheduler: Scheduler, *, reset_running_requests: bool = F
         for state in reversed(scheduler.queues.running.copy()):
             scheduler.planner.put_back(state)
             state.num_preemptions += 1
-    done = scheduler.kv.pool.forget_content()
+    done = scheduler.kv.forget()
     if done or reset_running_requests:
         scheduler.note(Command("reset", after={"reset_running_requests": reset_running_requests}))
     return done

@@ -103,6 +103,13 @@ class BlockPool:
             self._num_idle_cached -= self._refs[block_id] == 0
             self._note("evicted", block_id, request_id, digest)
 
+    def evict(self, block_ids: Sequence[int], request_id: str) -> None:
+        """Drop the content of idle blocks now, and have them reused first: for a cache that chooses its victims itself."""
+        for block_id in block_ids:
+            self.retract(block_id, request_id)
+        for block_id in reversed(block_ids):
+            self._free.move_to_end(block_id, last=False)
+
     def free(self, block_ids: Sequence[int], request_id: str) -> None:
         """Let go of a request's table, last block first.
 

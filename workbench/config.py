@@ -81,8 +81,12 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
         Meta(ge=0, description="Longest prefill chunk of one request; 0 sets no limit", extra={**_SCHED, "unit": "tokens", "live": True}),
     ] = 0
     policy: Annotated[
-        Literal["fcfs", "priority"],
-        Meta(description="Who is admitted first and preempted last; in priority a smaller number wins", extra={**_SCHED, "fork": True}),
+        Literal["fcfs", "priority", "guaranteed_no_evict", "max_utilization", "static_batch", "lpm"],
+        Meta(
+            description="Who is admitted first and preempted last: vLLM's fcfs and priority (a smaller number wins), "
+            "TensorRT-LLM's guaranteed_no_evict, max_utilization and static_batch, SGLang's lpm",
+            extra={**_SCHED, "fork": True},
+        ),
     ] = "fcfs"
     reserve_full_prompt: Annotated[
         bool, Meta(description="Admit a request only when all of its known tokens fit the free blocks", extra={**_SCHED, "live": True})
@@ -123,6 +127,34 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError(
                 f"without chunked prefill a prompt must fit one step, but max_num_batched_tokens is {self.max_num_batched_tokens} "
                 f"and max_model_len {self.max_model_len}: raise the first or lower the second"
+            )
+
+        if self.policy not in ("fcfs", "priority"):
+            self._check_policy()
+
+    def _check_policy(self) -> None:
+        """The policies of other engines plan their own batches, in whole blocks and without drafts."""
+        name, chunked = self.policy, self.enable_chunked_prefill
+        if self.batching != "continuous":
+            raise ConfigError(f"policy {name} plans its own batches, so batching cannot be {self.batching}: leave one of the two out")
+        if self.num_speculative_tokens:
+            raise ConfigError(
+                f"policy {name} verifies no drafts, but num_speculative_tokens is {self.num_speculative_tokens}: "
+                "set it to 0, or take policy fcfs or priority"
+            )
+        if chunked and self.max_num_batched_tokens < self.block_size:
+            raise ConfigError(
+                f"policy {name} cuts prompts to whole blocks of {self.block_size} tokens, but max_num_batched_tokens is "
+                f"{self.max_num_batched_tokens}: raise it or lower block_size"
+            )
+        threshold = self.long_prefill_token_threshold
+        if threshold and (name == "lpm" or not chunked or threshold < self.block_size):
+            needs = "none" if name == "lpm" else f"one of at least block_size ({self.block_size}), with enable_chunked_prefill"
+            raise ConfigError(f"policy {name} knows no such long_prefill_token_threshold as {threshold}, only {needs}: set it to 0")
+        if name == "lpm" and self.max_num_batched_tokens < self.max_num_seqs:
+            raise ConfigError(
+                f"policy lpm decodes all {self.max_num_seqs} requests of max_num_seqs in one step, but max_num_batched_tokens is "
+                f"{self.max_num_batched_tokens}: raise it or lower max_num_seqs"
             )
 
     @property

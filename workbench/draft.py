@@ -77,7 +77,9 @@ class StepDraft:
         for place, state in enumerate(states, start=1):
             self.defer(state, reason, place, available, limit, blocker=blocker)
 
-    def preempt(self, victim: RequestState, beneficiary: RequestState, needed: int, free: int) -> None:
+    def preempt(
+        self, victim: RequestState, beneficiary: RequestState | None, needed: int, free: int, reason: Reason = Reason.PREEMPTED_FOR
+    ) -> None:
         """A running request lost its blocks; what it was given in this step returns to the budget."""
         self.preempted.append(victim.id)
         for position, row in enumerate(self.rows):
@@ -85,9 +87,8 @@ class StepDraft:
                 self.tokens_left += row.end - row.start
                 del self.rows[position], self.scheduled[position]
                 break
-        self.decisions[victim.id] = Decision(
-            victim.id, Verdict.PREEMPTED, Reason.PREEMPTED_FOR, 0, needed, free, None, beneficiary.id
-        )
+        blocker = beneficiary.id if beneficiary is not None else None
+        self.decisions[victim.id] = Decision(victim.id, Verdict.PREEMPTED, reason, 0, needed, free, None, blocker)
 
     def reject(self, state: RequestState, needed: int, total: int) -> None:
         """A request needs more blocks than the pool has, whoever else runs."""

@@ -96,6 +96,18 @@ class KvCache:
                 state.num_hashed_blocks = 0
         self.enable_prefix_caching = enabled
 
+    def resize(self, num_blocks: int) -> None:
+        """Make the pool larger or smaller while it is in use (:meth:`BlockPool.resize`)."""
+        self.pool.resize(num_blocks)
+
+    def forget(self) -> bool:
+        """Drop all content, so that nothing can be hit any more; refused (``False``) while any block is in use."""
+        return self.pool.forget_content()
+
+    def check_integrity(self, states: Iterable[RequestState]) -> None:
+        """Raise :class:`IntegrityError` unless the pool agrees with the tables of ``states``."""
+        self.pool.check_integrity(state.block_ids for state in states)
+
     def copy(self) -> KvCache:
         """An independent cache in the same state; block tables belong to the requests."""
         twin = copy.copy(self)

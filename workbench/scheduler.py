@@ -207,6 +207,7 @@ class Scheduler:
         if len(output.token_ids) != len(plan.rows):
             raise IntegrityError(f"the plan has {len(plan.rows)} rows, the output {len(output.token_ids)}")
         began = perf_counter()
+        self.planner.settle(plan)
         for position, row in enumerate(plan.rows):
             if output.prompt_logprobs and output.prompt_logprobs[position]:
                 draft.prompt_scores.append(PromptScores(row.request.id, row.start + 1, output.prompt_logprobs[position]))
@@ -291,6 +292,8 @@ class Scheduler:
             self.queues.held.append(state)
         else:
             state.status = Status.FINISHED
+            if reason != "abort":
+                self.planner.keep(state)
             self.kv.free(state)
         return Finished(state.id, reason, stop_reason)
 
@@ -329,7 +332,7 @@ class Scheduler:
         """Raise :class:`IntegrityError` unless queues, tables and pool agree; run after each step with ``debug=True``."""
         queues = self.queues
         queues.check_integrity()
-        self.kv.pool.check_integrity(state.block_ids for state in (*queues.running, *queues.held))
+        self.kv.check_integrity((*queues.running, *queues.held))
         for state in queues.running:
             if state.num_computed_tokens > len(state.block_ids) * self.config.block_size:
                 raise IntegrityError(f"{state!r} has more computed tokens than slots")

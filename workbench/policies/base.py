@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from workbench.draft import StepDraft
+from workbench.plan import StepPlan
 from workbench.state import RequestState
 
 
@@ -21,6 +22,14 @@ class Planner(Protocol):
 
     def put_back(self, state: RequestState) -> None:
         """Take a running request's blocks and let it wait again: a preemption, or a plan that was taken back."""
+        ...
+
+    def settle(self, plan: StepPlan) -> None:
+        """The plan was executed, and its tokens are about to be taken in: a policy lets blocks be found here that it did not before."""
+        ...
+
+    def keep(self, state: RequestState) -> None:
+        """A request has ended by itself and is about to lose its blocks: what was computed of it may be kept for others."""
         ...
 
     def carry(self, previous: Planner) -> None:

@@ -12,7 +12,7 @@ from workbench.config import EngineConfig
 from workbench.draft import StepDraft
 from workbench.events import Reason
 from workbench.kv import KvCache
-from workbench.plan import Kind, PlanRow
+from workbench.plan import Kind, PlanRow, StepPlan
 from workbench.policies.base import Planner
 from workbench.queues import Queues
 from workbench.state import RequestState, Status
@@ -34,6 +34,12 @@ class VllmPlanner:
         self._plan_waiting(draft)
         self._explain_pending(draft)
         draft.close(self.queues, self.kv.pool.usage)
+
+    def settle(self, plan: StepPlan) -> None:
+        """Nothing: a block can be found as soon as it is planned to be full."""
+
+    def keep(self, state: RequestState) -> None:
+        """Nothing: every full block can be found already."""
 
     def carry(self, previous: Planner) -> None:
         """Nothing: every step is decided afresh."""
