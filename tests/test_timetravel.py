@@ -148,7 +148,7 @@ def test_a_fork_repeats_what_the_original_did_and_leaves_it_alone(workload, budg
     same(forked, engine.trace.records[at:])
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(workloads(), st.data())
 def test_any_walk_through_time_ends_where_the_straight_way_ends(workload, data):
     straight = rest(remembering(*workload))
@@ -157,12 +157,16 @@ def test_any_walk_through_time_ends_where_the_straight_way_ends(workload, data):
         for _ in range(data.draw(st.integers(0, 12))):
             if engine.has_unfinished:
                 engine.step()
-        move = data.draw(st.sampled_from(["rewind", "fork"]))
+        move = data.draw(st.sampled_from(["rewind", "fork", "park", "reload"]))
         at = data.draw(st.integers(0, len(engine.trace)))
         if move == "rewind":
             engine.rewind(at)
-        else:
+        elif move == "fork":
             engine = engine.fork(at)
+        elif move == "park":
+            engine.park()
+        elif engine.trace.records:
+            engine = Engine.from_trace(engine.trace, Remembering(engine.runner.num_blocks, engine.config.block_size))
     rest(engine)
     same(engine.trace.records, straight)
 
@@ -589,3 +593,13 @@ def test_an_engine_is_put_behind_a_saved_trace(tmp_path_factory, workload, data)
 def test_a_trace_without_steps_has_no_engine_behind_it():
     with pytest.raises(TraceError, match="has no steps"):
         Engine.from_trace(scripted().trace, ScriptedRunner())
+
+
+def test_a_request_that_came_in_after_the_last_step_is_there_again():
+    engine = scripted()
+    engine.add_request([1] * 5, max_tokens=3)
+    engine.step()
+    engine.add_request([2] * 5, max_tokens=3)
+    again = Engine.from_trace(engine.trace, ScriptedRunner())
+    assert again.unfinished == {"r0", "r1"}
+    assert [row.request_id for row in again.step().scheduled] == ["r0", "r1"]

@@ -68,11 +68,15 @@ def timeline_of(trace: Trace, runner: Runner, tokenizer: Tokenizer | None) -> Ti
     """A timeline that stands where ``trace`` ends, its blocks still to be computed."""
     if not trace.records:
         raise TraceError("this trace has no steps: make an engine with its settings instead, Engine(config=trace.config)")
-    scheduler = rebuild(trace, trace.next_step)
+    scheduler, clock_s = rebuild(trace, trace.next_step), trace.records[-1].end_s
+    recorded = {command.request_id for record in trace.records for command in record.commands if command.kind == "add"}
+    for name, request in trace.requests.items():
+        if name not in recorded:  # it came in after the last step
+            scheduler.add(request, now_s=clock_s)
     texts = Texts(tokenizer) if tokenizer is not None else None
     copied = Trace(trace.config, runner.facts, trace.requests.values(), trace.records, trace.fidelity)
     timeline = Timeline(scheduler, runner, texts, copied, History(trace.config.undo_memory_bytes))
-    timeline.clock.hold(trace.records[-1].end_s)
+    timeline.clock.hold(clock_s)
     timeline.park()
     return timeline
 

@@ -150,12 +150,13 @@ class History:
         self.undo = self.undo.before(step)
         self._keyframes = [frame for frame in self._keyframes if frame.scheduler.step <= step]
 
-    def before(self, step: int) -> History:
-        """An independent history of what happened before ``step``."""
-        twin = History(self.undo.budget_bytes)
-        twin._keyframes, twin._spacing = self._keyframes, self._spacing
-        twin.undo = self.undo
-        twin.cut(step)
+    def before(self, step: int, undo_memory_bytes: int) -> History:
+        """An independent history of what happened before ``step``, with another bound on what is to come."""
+        twin = History(undo_memory_bytes)
+        twin._spacing = self._spacing
+        twin.undo = self.undo.before(step)
+        twin.undo.budget_bytes = undo_memory_bytes
+        twin._keyframes = [frame for frame in self._keyframes if frame.scheduler.step <= step]
         return twin
 
     def _decided_again(self, now: Present, step: int) -> tuple[Scheduler, Texts | None]:
@@ -179,6 +180,7 @@ class History:
         """
         size = max([num_blocks, *(record.kv.total for record in trace.records), rebuild(trace, step).kv.pool.highest_id])
         twin = _twin(runner, size)
+        self.undo.assume_written(range(1, size + 1))
         rebuild(trace, step, execute=twin.execute)
         return twin, step - trace.first_step
 

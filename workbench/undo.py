@@ -59,6 +59,10 @@ class UndoLog:
             self.num_bytes -= oldest.saved.nbytes
             self.reach = oldest.step + 1
 
+    def assume_written(self, block_ids: Iterable[int]) -> None:
+        """These blocks may hold something that this log did not see being written."""
+        self._written.update(block_ids)
+
     def since(self, step: int) -> list[UndoEntry]:
         """What ``step`` and later ones overwrote, newest first: written in this order, blocks hold what they held before ``step``."""
         return [entry for entry in reversed(self._entries) if entry.step >= step]
