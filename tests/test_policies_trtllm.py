@@ -135,7 +135,8 @@ def test_prompts_that_are_cut_are_cut_to_whole_blocks_first_come_first_served():
 
 def test_a_request_waits_for_a_sibling_that_computes_the_same_beginning():
     prompt = list(range(40))
-    scheduler = scheduler_with([prompt, [*prompt, 99]], num_blocks=20, max_tokens=4, policy="guaranteed_no_evict", max_num_batched_tokens=20)
+    knobs = {"policy": "guaranteed_no_evict", "max_num_batched_tokens": 20}
+    scheduler = scheduler_with([prompt, [*prompt, 99]], num_blocks=20, max_tokens=4, **knobs)
     for _ in range(2):
         decision = told(step(scheduler))["r1"]
         assert (decision.reason, decision.blocker) == (Reason.SIBLING_PREFIX, "r0")
@@ -174,7 +175,7 @@ def test_a_pause_for_one_more_urgent_that_arrives_later():
     record = step(scheduler)
     assert record.preempted == ("r0",)
     assert record.admitted == ("r1",)
-    assert told(record)["r0"].blocker == "r1"
+    assert (told(record)["r0"].reason, told(record)["r0"].blocker) == (Reason.PLACE_TAKEN, "r1")
 
 
 def test_a_run_that_was_over_committed_by_another_policy_pauses_where_it_must():

@@ -50,6 +50,7 @@ class Reason(StrEnum):
     PREFILL_FIRST = "prefill_first"  # this step computes prompts only; decoding goes on when no prompt can be added
     MEMORY_ESTIMATE = "memory_estimate"  # the tokens that all may still write, as far as one can guess, do not fit the pool
     UNTIL_ONE_FINISHES = "until_one_finishes"  # the batch was found full before, and nobody has left it since
+    PLACE_TAKEN = "place_taken"  # more urgent requests fill the batch (max_num_seqs): the last started had to make room
     RETRACTED = "retracted"  # the next token of all that decode did not fit the pool: the one with the fewest outputs had to go
 
 

@@ -39,7 +39,7 @@ class RadixKvCache(KvCache):
     def allocate(self, state: RequestState, num_tokens: int, found: Sequence[int] = ()) -> bool:
         """Make the table cover ``num_tokens``; ``False``, and nothing changed, when too few blocks are free.
 
-        When blank blocks run short, as many tokens as are needed are evicted from the tree.
+        What blank blocks are too few for is evicted from the tree.
         """
         if num_tokens <= len(state.block_ids) * self.block_size:
             return True
@@ -53,8 +53,7 @@ class RadixKvCache(KvCache):
             state.num_hashed_blocks = len(found)
         missing = self.blocks_for(num_tokens) - len(state.block_ids)
         if missing > 0:
-            if missing > self.pool.usage.free:
-                self._evict(missing, state.id)
+            self._evict(missing - self.pool.usage.free, state.id)
             state.block_ids.extend(self.pool.allocate(missing, state.id))
         return True
 
@@ -147,4 +146,6 @@ class RadixKvCache(KvCache):
         self._held[state.id] = node
 
     def _evict(self, count: int, request_id: str) -> None:
-        self.pool.evict(self.tree.evict(count * self.block_size), request_id)
+        """Have at least ``count`` cached blocks become blank."""
+        if count > 0:
+            self.pool.evict(self.tree.evict(count * self.block_size), request_id)

@@ -122,7 +122,10 @@ class TrtPlanner:
                 self._stop(draft, listed[place:end], fitting, needed, free)
                 break
             end = started[-1]
-            self._pause(draft, listed[end], state, needed, free)
+            if len(fitting) < self.config.max_num_seqs:
+                self._pause(draft, listed[end], state, needed, free)
+            else:
+                self._pause(draft, listed[end], fitting[-1], 1, 0, Reason.PLACE_TAKEN)
         self._unserved(draft, listed, fitting)
         return fitting
 
@@ -135,10 +138,12 @@ class TrtPlanner:
         draft.defer(rest[0], Reason.NO_FREE_BLOCKS, needed, max(free, 0), self.kv.pool.num_blocks, blocker=holder)
         self._bar(draft, rest[1:], rest[0])
 
-    def _pause(self, draft: StepDraft, victim: RequestState, beneficiary: RequestState, needed: int, free: int) -> None:
+    def _pause(
+        self, draft: StepDraft, victim: RequestState, other: RequestState, needed: int, free: int, reason: Reason = Reason.PREEMPTED_FOR
+    ) -> None:
         self.put_back(victim)
         victim.num_preemptions += 1
-        draft.preempt(victim, beneficiary, needed, max(free, 0))
+        draft.preempt(victim, other, needed, max(free, 0), reason)
 
     def _unserved(self, draft: StepDraft, listed: Sequence[RequestState], fitting: Sequence[RequestState]) -> None:
         """Whoever the list's end was cut off with: somebody was paused, or the places are taken."""
