@@ -136,7 +136,9 @@ class _Follower:
             return
         if decision.verdict is Verdict.PREEMPTED:
             self._preempted, self._was_running = True, False
-            cause = f"for {decision.blocker}" if decision.blocker != self.name else "for itself"
+            cause = f"for {decision.blocker}" if decision.blocker != self.name else "for its own next token"
+            if decision.blocker is None:
+                cause = "because the next tokens of all did not fit"
             self._extend(record, msgspec.structs.replace(base, kind="preempted", cause=cause, other=decision.blocker), decision.reason)
             return
         self._extend(record, self._waited(record, base, decision), decision.reason)
@@ -202,8 +204,16 @@ WORDS = {
     Reason.BATCH_RUNNING: "for the running batch to end",
     Reason.PREEMPTED_FOR: "when it was preempted",
     Reason.NEVER_FITS: "when it was rejected, because it can never fit",
+    Reason.RESERVED_TO_COMPLETION: "for blocks that others had reserved",
+    Reason.SIBLING_PREFIX: "for a sibling to compute their common beginning",
+    Reason.PREFILL_FIRST: "while prompts went first",
+    Reason.MEMORY_ESTIMATE: "for memory that others were expected to need",
+    Reason.UNTIL_ONE_FINISHES: "for one to leave the full batch",
+    Reason.RETRACTED: "when it was retracted",
 }
-"""What a request waits for, after "2 steps"."""
+"""What a request waits for, after a number of steps."""
+
+_CAUSES = (Reason.PREEMPTED_FOR, Reason.RETRACTED)  # of losing its blocks, not of waiting
 
 
 def note(segment: Segment) -> str:
@@ -223,7 +233,7 @@ def note(segment: Segment) -> str:
 
 
 def _waits(segment: Segment) -> str:
-    return ", ".join(f"{count} {WORDS[reason]}" for reason, count in segment.reasons if reason is not Reason.PREEMPTED_FOR)
+    return ", ".join(f"{count} {WORDS[reason]}" for reason, count in segment.reasons if reason not in _CAUSES)
 
 
 def _cached(segment: Segment) -> str:

@@ -157,6 +157,12 @@ def _link(scene: Scene, decision: Decision, blocker: str) -> str:
             return f"{name} waits because {blocker} was preempted."
         case Reason.PREEMPTED_FOR:
             return f"{name} gave way to {blocker}."
+        case Reason.RESERVED_TO_COMPLETION:
+            return f"{name} waits for blocks that {blocker} has reserved."
+        case Reason.SIBLING_PREFIX:
+            return f"{name} waits for {blocker} to compute their common beginning."
+        case Reason.PREFILL_FIRST:
+            return f"{name} waits for the prompt of {blocker}."
         case Reason.BATCH_RUNNING:
             return f"{name} waits for the batch of {blocker}."
         case _:

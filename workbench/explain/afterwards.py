@@ -12,7 +12,7 @@ from workbench.prefix_story.past import events_before_admission, planned_events
 from workbench.render._format import plural
 
 _BUDGET = (Reason.TOKEN_BUDGET, Reason.CHUNKED_PREFILL_OFF, Reason.SPECULATIVE_PADDING)
-_NO_RELEASE = (Reason.NOT_ARRIVED, Reason.BATCH_NOT_FULL, Reason.MAX_MODEL_LEN, *_BUDGET)
+_NO_RELEASE = (Reason.NOT_ARRIVED, Reason.BATCH_NOT_FULL, Reason.MAX_MODEL_LEN, Reason.SIBLING_PREFIX, Reason.PREFILL_FIRST, *_BUDGET)
 _SHOWN = 3  # releases named in a sentence
 
 
@@ -47,7 +47,7 @@ def _again(scene: Scene, name: str) -> str:
 
 def _ended_here(end: Finished, decision: Decision) -> str:
     if decision.verdict is Verdict.REJECTED:
-        return "It was ended in this step (abort)."
+        return "It was ended with this step (abort)."
     return f"It finished in this step ({ending(end)})."
 
 

@@ -69,6 +69,10 @@ class Scene:
         """Prompt and output tokens of a request known before the step."""
         return self.request(request_id).num_prompt_tokens + self.output_before(request_id)
 
+    def known_blocks(self, request_id: str) -> int:
+        """Blocks that the known tokens of a request fill or begin."""
+        return -(-self.num_tokens(request_id) // self.config.block_size)
+
     def output_before(self, request_id: str) -> int:
         """Output tokens of a request known before the step; another prompt drops those from before."""
         output = 0

@@ -16,8 +16,12 @@ Teller = Callable[[Scene, Decision], str]
 RULES = {
     "fcfs": "with policy fcfs the last admitted goes",
     "priority": "with policy priority the largest (priority, arrival) goes",
+    "max_utilization": "with policy max_utilization the last started goes",
 }
 """Who is preempted, by policy."""
+
+
+_VLLM = ("fcfs", "priority")
 
 
 def sentence(scene: Scene, decision: Decision) -> str:
@@ -73,17 +77,22 @@ def _cut(scene: Scene, decision: Decision, why: str) -> str:
 def _token_budget(scene: Scene, decision: Decision) -> str:
     if decision.verdict is Verdict.PARTIAL:
         left = "was all that was left" if decision.num_tokens == 1 else "were all that was left"
-        return _cut(scene, decision, f"{decision.num_tokens} {left} of the token budget of {decision.limit}")
-    used = f"the token budget of {decision.limit} was used up by {plural(len(scene.record.scheduled), 'request')} before it"
-    if scene.waits(decision.request_id):
-        return f"{_not_run(scene, decision)}: {used}; it is {ordinal(scene.place(decision))} in the queue."
+        whole = "" if scene.config.policy in _VLLM else ", in whole blocks,"
+        return _cut(scene, decision, f"{decision.num_tokens}{whole} {left} of the token budget of {decision.limit}")
+    used = f"{plural(len(scene.record.scheduled), 'request')} used up the token budget of {decision.limit}"
+    if scene.config.policy not in _VLLM:
+        left = f"{decision.available} of the token budget of {decision.limit}"
+        used = f"{left} {_is(decision.available)} left, too few for a block of a prompt"
+    elif scene.waits(decision.request_id):
+        return f"{_not_run(scene, decision)}: {used}; it is {ordinal(decision.needed or 0)} in the queue."
     return f"{_not_run(scene, decision)}: {used}; it had {plural(decision.needed or 0, 'token')} to compute."
 
 
 def _threshold(scene: Scene, decision: Decision) -> str:
     threshold = scene.config.long_prefill_token_threshold
     padded = f", and {plural(decision.num_tokens - threshold, 'placeholder draft')} came on top" if decision.num_tokens > threshold else ""
-    why = f"long_prefill_token_threshold lets a request compute {threshold} in a step while others run or wait{padded}"
+    when = " while others run or wait" if scene.config.policy in _VLLM else ", in whole blocks"
+    why = f"long_prefill_token_threshold lets a request compute {threshold} in a step{when}{padded}"
     return _cut(scene, decision, why)
 
 
@@ -99,13 +108,15 @@ def _max_num_seqs(scene: Scene, decision: Decision) -> str:
     record = scene.record
     held = f" and {plural(len(record.held), 'finished one')} hold their place" if record.held else ""
     running = f"{plural(len(record.running), 'request')} run{'s' if len(record.running) == 1 else ''}{held}"
-    place = f"it is {ordinal(decision.needed or scene.place(decision))} in the queue"
-    return f"{_not_run(scene, decision)}: {running} and max_num_seqs is {decision.limit}; {place}."
+    return f"{_not_run(scene, decision)}: {running} and max_num_seqs is {decision.limit}{_in_queue(scene, decision)}."
+
+
+def _in_queue(scene: Scene, decision: Decision) -> str:
+    return f"; it is {ordinal(decision.needed or 0)} in the queue" if scene.waits(decision.request_id) else ""
 
 
 def _no_free_blocks(scene: Scene, decision: Decision) -> str:
-    free = decision.available or 0
-    need = f"it needs {plural(decision.needed or 0, 'block')} and {free} {'is' if free == 1 else 'are'} free"
+    need = f"it needs {plural(decision.needed or 0, 'block')} and {decision.available} {_is(decision.available)} free"
     if decision.blocker is None:
         return f"{_not_run(scene, decision)}: {need}, of {scene.pool}."
     held = scene.holds(decision.blocker)
@@ -119,6 +130,8 @@ def _head_of_line(scene: Scene, decision: Decision) -> str:
 
 
 def _preemption_in_step(scene: Scene, decision: Decision) -> str:
+    if scene.config.policy not in _VLLM:
+        return f"{_not_run(scene, decision)}: {listed(scene.record.preempted)} lost the blocks that it had, and nobody joins such a step."
     if not scene.waits(decision.request_id):
         return f"{_not_run(scene, decision)}: {decision.blocker}, before it in the batch, had to go itself, and planning ended there."
     return f"{_not_run(scene, decision)}: nobody is admitted in a step that preempts, and {listed(scene.record.preempted)} had to go."
@@ -154,6 +167,9 @@ def _batch_not_full(scene: Scene, decision: Decision) -> str:
 
 
 def _batch_running(scene: Scene, decision: Decision) -> str:
+    if scene.config.policy == "static_batch":
+        rule = f"with policy static_batch prompts are computed only while nobody generates, and {decision.available} of at most"
+        return f"{_not_run(scene, decision)}: {rule} {decision.limit} do, {decision.blocker} first."
     members = (*scene.record.running, *scene.record.held)
     batch = f"the {scene.config.batching} batch of {listed(members)}" if members else f"the batch of {decision.blocker}"
     size = f"{decision.available} of at most {decision.limit}"
@@ -171,7 +187,15 @@ def _preempted_for(scene: Scene, decision: Decision) -> str:
         lead = f"{name} was preempted in step {scene.step} for {other}, which {need}; {rule}"
     if scene.config.policy == "priority":
         lead += _priorities(scene, name, other)
-    return f"{lead}.  It lost {plural(scene.computed(name), 'computed token')} and let go of {plural(given_up(scene, name), 'block')}."
+    return f"{lead}.  {_losses(scene, name)}"
+
+
+def _losses(scene: Scene, name: str) -> str:
+    return f"It lost {plural(scene.computed(name), 'computed token')} and let go of {plural(given_up(scene, name), 'block')}."
+
+
+def _is(count: int | None) -> str:
+    return "is" if count == 1 else "are"
 
 
 def _priorities(scene: Scene, name: str, other: str | None) -> str:
@@ -188,12 +212,48 @@ def given_up(scene: Scene, request_id: str) -> int:
 
 def _never_fits(scene: Scene, decision: Decision) -> str:
     name, limit = decision.request_id, decision.limit or 0
-    needs_blocks = -(-scene.num_tokens(name) // scene.config.block_size) > scene.pool
-    if needs_blocks:
+    if scene.config.enable_chunked_prefill or limit != scene.record.tokens.limit or scene.known_blocks(name) > scene.pool:
         why = f"it needs {plural(decision.needed or 0, 'block')} and the pool has {limit}, whoever else runs"
     else:
         why = f"chunked prefill is off, and its {plural(decision.needed or 0, 'token')} are more than the token budget of {limit}"
     return f"{name} was rejected in step {scene.step}, for it can never run: {why}."
+
+
+def _reserved(scene: Scene, decision: Decision) -> str:
+    need = f"to its end it may need {plural(decision.needed or 0, 'block')}, and {decision.available} of {decision.limit}"
+    most = f"; {decision.blocker} has reserved the most" if decision.blocker is not None else ""
+    return f"{_not_run(scene, decision)}: {need} {_is(decision.available)} not in use or reserved{most}."
+
+
+def _sibling(scene: Scene, decision: Decision) -> str:
+    return f"{_not_run(scene, decision)}: {decision.blocker} is to compute the same beginning first, which spares it the work."
+
+
+def _prefill_first(scene: Scene, decision: Decision) -> str:
+    prompts = plural(decision.available or 0, "prompt")
+    return f"{_not_run(scene, decision)}: this step computes prompts only, {prompts} from {decision.blocker} on; decoding goes on after."
+
+
+def _memory_estimate(scene: Scene, decision: Decision) -> str:
+    left = f"of the pool's {decision.limit} tokens {decision.available} {_is(decision.available)} expected to be left by those that run"
+    return f"{_not_run(scene, decision)}: it is expected to need {plural(decision.needed or 0, 'token')}, and {left}."
+
+
+def _until_one_finishes(scene: Scene, decision: Decision) -> str:
+    full = f"the batch of {plural(decision.limit or 0, 'request')} was found full before, and nobody has left it since"
+    return f"{_not_run(scene, decision)}: {full}{_in_queue(scene, decision)}."
+
+
+def _place_taken(scene: Scene, decision: Decision) -> str:
+    lead = f"{decision.request_id} was paused in step {scene.step}: {decision.blocker}, ahead of it by priority or arrival, took its place"
+    return f"{lead}, and max_num_seqs is {scene.config.max_num_seqs}.  {_losses(scene, decision.request_id)}"
+
+
+def _retracted(scene: Scene, decision: Decision) -> str:
+    name = decision.request_id
+    need = f"the next tokens of all needed {plural(decision.needed or 0, 'more block')} and {decision.available} were free"
+    rule = "the one with the fewest output tokens goes"
+    return f"{name} was retracted in step {scene.step}: {need}; with policy {scene.config.policy} {rule}.  {_losses(scene, name)}"
 
 
 TELLERS: dict[Reason, Teller] = {
@@ -212,4 +272,11 @@ TELLERS: dict[Reason, Teller] = {
     Reason.BATCH_RUNNING: _batch_running,
     Reason.PREEMPTED_FOR: _preempted_for,
     Reason.NEVER_FITS: _never_fits,
+    Reason.RESERVED_TO_COMPLETION: _reserved,
+    Reason.SIBLING_PREFIX: _sibling,
+    Reason.PREFILL_FIRST: _prefill_first,
+    Reason.MEMORY_ESTIMATE: _memory_estimate,
+    Reason.UNTIL_ONE_FINISHES: _until_one_finishes,
+    Reason.PLACE_TAKEN: _place_taken,
+    Reason.RETRACTED: _retracted,
 }

@@ -28,9 +28,10 @@ class PrefixStory(msgspec.Struct, frozen=True, kw_only=True):
 
     ``num_tokens``: known when the request was admitted in ``step``.  ``possible``: blocks that could at most be reused; ``hits``: those
     that were; ``num_cached``: the tokens that this spared.  ``sentence`` says in words why the look-up stopped, ``cause`` in one:
-    ``complete`` (it did not), ``off``, ``prompt_logprobs``, ``too_short``, ``differs`` (at token ``position``, where ``other`` goes on with
-    another one), ``not_computed``, ``not_kept`` (computed while prefix caching was off), ``evicted`` (in ``lost_step``, to make room for
-    ``other``), ``dropped`` (by a command before ``lost_step``), or ``unknown`` in a trace that lacks its beginning.
+    ``complete`` (it did not), ``off``, ``prompt_logprobs``, ``too_short``, ``differs`` (at ``position``, where ``other`` goes on with
+    another one), ``not_computed``, ``not_kept`` (computed by ``other``, but not findable yet, or while prefix caching was off),
+    ``evicted`` (in ``lost_step``, to make room for ``other``), ``dropped`` (by a command before ``lost_step``), or ``unknown`` in a trace
+    that lacks its beginning.
     """
 
     request_id: str
@@ -199,13 +200,22 @@ def _never(look: _LookUp) -> _Stop:
         return _Stop("not_computed", f"{look.where} was never computed before step {step}; no request had begun with the same token")
     who = "it" if nearest == look.name else nearest
     if shared >= end:
-        return _Stop("not_kept", f"{look.where} had been computed by {who}, but was not kept for reuse", nearest)
+        why = _not_kept(look.config.policy)
+        return _Stop("not_kept", f"{look.where} had been computed by {who}, but could not be found: {why}", nearest)
     if theirs is None:
         only = f"{who} had computed only the first {plural(shared, 'token')} of it"
         return _Stop("not_computed", f"{look.where} was never computed before step {step}; {only}", nearest)
     mine, earlier = look.own[shared], "its earlier prompt" if nearest == look.name else nearest
     apart = f"token {shared} is {_token(look.trace, mine)}, but {_token(look.trace, theirs)} in {earlier}, which shares the first {shared}"
     return _Stop("differs", f"{look.where} differs from what was computed before: {apart}", nearest, shared, mine, theirs)
+
+
+def _not_kept(policy: str) -> str:
+    if policy == "lpm":
+        return "with policy lpm a prompt enters the cache after its step, and output when its request ends"
+    if policy in ("fcfs", "priority"):
+        return "prefix caching was off then"
+    return f"with policy {policy} a prompt enters the cache when all of it was computed"
 
 
 def _nearest(look: _LookUp) -> tuple[str | None, int, int | None]:

@@ -84,12 +84,22 @@ def unknown_request(trace: Trace, request_id: object) -> RequestError:
 
 
 def planned_events(record: StepRecord) -> Sequence[BlockEvent]:
-    """The block events of a step up to the end of planning: without what finished requests let go of at its end."""
+    """The block events of a step without those of its end.
+
+    There, finished requests let go of their blocks, full blocks become findable under some policies, and a request may change its
+    own copy for an equal one that was cached before (``shared`` or ``hit``, then ``freed``).
+    """
     ended = {end.request_id for end in record.finished if end.reason != "abort"}
     events = record.block_events
     end = len(events)
-    while end and events[end - 1].kind == "freed" and events[end - 1].request_id in ended:
-        end -= 1
+    while end:
+        last, before = events[end - 1], events[end - 2] if end > 1 else None
+        if last.kind == "cached" or (last.kind == "freed" and last.request_id in ended):
+            end -= 1
+        elif last.kind == "freed" and before and before.kind in ("shared", "hit") and before.request_id == last.request_id:
+            end -= 2
+        else:
+            break
     return events[:end]
 
 
@@ -163,18 +173,18 @@ def fate_of(trace: Trace, request_id: str, step: int, digest: bytes) -> Fate:
             if event.kind == "cached":
                 copies[event.block_id] = (event.request_id, record.step)
             elif event.kind == "evicted":
-                copies.pop(event.block_id, None)
-                loss = _loss(record, event, following) or loss
+                promised = copies.pop(event.block_id, ("", -1))[1] == record.step
+                loss = _loss(record, event, following, promised) or loss
     for by, when in copies.values():
         return Fate(True, by, when, loss)
     return Fate(False, loss=loss)
 
 
-def _loss(record: StepRecord, event: BlockEvent, following: BlockEvent | None) -> Loss | None:
-    """How this eviction came about; ``None`` when an attempt that was taken back had only promised the content."""
+def _loss(record: StepRecord, event: BlockEvent, following: BlockEvent | None, promised: bool) -> Loss | None:
+    """How this eviction came about; ``None`` when an attempt that was taken back had only ``promised`` the content."""
     if not event.request_id:
         emptied = any(command.kind == "reset" for command in record.commands)
         return Loss("reset" if emptied else "knobs", record.step, "")
     reused = following is not None and following.kind == "allocated" and following.block_id == event.block_id
-    retracted = not reused and any(command.kind == "abandoned" for command in record.commands)
+    retracted = promised and not reused and any(command.kind == "abandoned" for command in record.commands)
     return None if retracted else Loss("reused", record.step, event.request_id)
