@@ -31,7 +31,7 @@ class Fold:
         """Follow a record up to the instant after planning, its tokens taken in."""
         if record.commands:
             self._num_applied = self._commands(record)
-        end = max(_end_of_planning(record), self._num_applied)
+        end = max(end_of_planning(record), self._num_applied)
         for event in record.block_events[self._num_applied : end]:
             self.pool.apply(event)
         self._num_applied = end
@@ -159,23 +159,25 @@ class Fold:
         touched: dict[int, tuple[str, ...]] = {}
         for event in record.block_events:
             touched[event.block_id] = (*touched.get(event.block_id, ()), event.kind)
-        idle = pool.idle()
         used, cached = record.kv.in_use - len(pool.owners), record.kv.cached - len(pool.hashes.keys() - pool.owners.keys())
         rest: BlockStatus = "unknown" if used or cached else "free"
+        unsure = pool.idle()
         if used or cached:
+            unsure |= pool.doubtful.difference(pool.owners)
+            cached += len(unsure & pool.hashes.keys())
             where = f"lies before step {self.first_step}, where this trace begins" if self.first_step else "is not in this trace"
             unknown = (f"which blocks are {used} more in use and {cached} more cached: what happened to them {where}",)
         retired, found = set(pool.retired), []
         for block_id in range(1, pool.highest + 1):
             if block_id in retired:
                 continue
-            status: BlockStatus = rest if block_id in idle else "in use" if block_id in pool.owners else "cached"
+            status: BlockStatus = rest if block_id in unsure else "in use" if block_id in pool.owners else "cached"
             owners = tuple(pool.owners.get(block_id, ()))
             found.append(BlockMoment(block_id, status, owners, pool.hashes.get(block_id, ""), touched.get(block_id, ())))
         return tuple(found), unknown
 
 
-def _end_of_planning(record: StepRecord) -> int:
+def end_of_planning(record: StepRecord) -> int:
     """How many of a record's block events came before the commit, which frees what ends then, last of all."""
     events = record.block_events
     if not record.finished or not events:
@@ -188,6 +190,9 @@ def _end_of_planning(record: StepRecord) -> int:
 
 
 def _caused_by(command: Command, event: BlockEvent) -> bool:
+    forgets = command.kind == "reset" or command.after.get("enable_prefix_caching") is False
+    if forgets and event.kind == "evicted" and not event.request_id:
+        return True
     if command.kind == "reset":
-        return event.kind == "freed" or (event.kind == "evicted" and not event.request_id)
+        return event.kind == "freed"
     return command.kind in ("abort", "edit") and event.kind == "freed" and event.request_id == command.request_id

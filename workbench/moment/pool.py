@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from workbench.events import BlockEvent
 
-UNSEEN = "?"  # an owner from before the trace
+UNSEEN = "?"  # an owner from before the trace; there may be several
 
 
 class Pool:
@@ -18,6 +18,7 @@ class Pool:
         self.hashes: dict[int, str] = {}
         self.tables: dict[str, list[int]] = {}  # of every request that ever had blocks
         self.highest = num_blocks
+        self.doubtful: set[int] = set()  # whether anybody from before the trace still holds these is not known
         self.retired: list[int] = []  # ids that a smaller pool gave up, the last given up last
 
     @property
@@ -43,15 +44,18 @@ class Pool:
                 self.owners[block_id] = [event.request_id]
         else:
             unseen = [UNSEEN] if kind == "shared" else []
+            if kind != "shared":
+                self.doubtful.discard(block_id)
             self.owners.setdefault(block_id, unseen).append(event.request_id)
             self.tables.setdefault(event.request_id, []).append(block_id)
 
     def _freed(self, block_id: int, request_id: str) -> None:
         owners, table = self.owners.get(block_id, []), self.tables.setdefault(request_id, [])
-        seen = request_id if request_id in owners else UNSEEN
-        if seen in owners:
-            owners.remove(seen)
-        if not owners:
+        if request_id in owners:
+            owners.remove(request_id)
+        else:
+            self.doubtful.add(block_id)  # one from before the trace lets go; there may be more of them
+        if not owners or (owners == [UNSEEN] and block_id in self.doubtful):
             self.owners.pop(block_id, None)
         if block_id in table:
             table.remove(block_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from workbench.render import _svg as svg
@@ -29,19 +30,23 @@ def timeline_svg(trace: Any) -> str:
     return timeline_of(board_of(trace), trace.model.name)
 
 
-def timeline_of(board: Board, name: str) -> str:
-    """:func:`timeline_svg` of a board that is already read."""
+def timeline_of(board: Board, name: str, grid: Grid | None = None, shared: int | None = None) -> str:
+    """:func:`timeline_svg` of a board that is already read, on columns as wide as ``grid``'s, to be set beside another one.
+
+    A bracket spans the first ``shared`` steps, which the other one has as well, and a line stands where they part.
+    """
     if not len(board):
         body = svg.label(svg.WIDTH / 2, 34, "no step was recorded", anchor="middle", size=12)
         return svg.document(body, 56, f"Timeline of {name}: no steps", "The run ended before its first step.")
-    grid = Grid.of(len(board))
+    grid = Grid.of(len(board)) if grid is None else replace(grid, num_steps=len(board))
     ids = svg.prefix(name, len(board), *(lane.request_id for lane in board.lanes))
     parts, y = [definitions(ids), _tokens(board, grid)], 18 + _TOKENS_HEIGHT + 16
     rows, y = lanes(board, grid, y, ids)
     times, y = _times(board, grid, y + 14)
     axis, y = _axis(board, grid, y)
+    past, y = _shared_past(grid, shared, y) if shared is not None else ("", y)
     legend, y = _legend(board, grid, y + 8, ids)
-    return svg.document("".join([*parts, rows, times, axis, legend]), y, *_summary(board, name))
+    return svg.document("".join([*parts, rows, times, axis, past, legend]), y, *_summary(board, name))
 
 
 def _summary(board: Board, name: str) -> tuple[str, str]:
@@ -134,6 +139,17 @@ def _axis(board: Board, grid: Grid, y: float) -> tuple[str, float]:
     marks = [i for i, record in enumerate(board.records) if record.step % gap == 0]
     parts = [svg.label(grid.x(i / grid.k + 0.5 / grid.k), y + 13, str(board.records[i].step), anchor="middle", size=10) for i in marks]
     return "".join(parts) + _caption(y + 13, "step"), y + 16
+
+
+def _shared_past(grid: Grid, shared: int, y: float) -> tuple[str, float]:
+    """A bracket under the steps that two runs have in common, and a line through the picture after the last of them."""
+    end, base = grid.x(shared / grid.k) - grid.gap / 2, y + 6
+    d = f"M{svg.num(LEFT)} {svg.num(base - 4)}v4H{svg.num(end)}v-4" if shared else ""
+    bracket = svg.path(d, "the same in both", stroke=DIM, fill="none")
+    mark = svg.path(f"M{svg.num(end)} 14V{svg.num(base)}", "here the two runs part", stroke=LOOKS[PREEMPTED].colour, stroke_width=1.5)
+    words = "the same in both" if shared * grid.pitch / grid.k > 90 else "same" if shared * grid.pitch / grid.k > 30 else ""
+    note = svg.label((LEFT + end) / 2, base + 11, words, anchor="middle", size=10) if words else ""
+    return bracket + mark + note, base + 14
 
 
 def _legend(board: Board, grid: Grid, y: float, ids: str) -> tuple[str, float]:
