@@ -12,7 +12,7 @@ from time import perf_counter
 from workbench.config import EngineConfig
 from workbench.events import Decision, Finished, KvUsage, PromptScores, Proposed, Reason, Sampled, Scheduled, SpecRound, Verdict
 from workbench.plan import PlanRow
-from workbench.queues import Queues
+from workbench.queues import Queues, WaitingQueue
 from workbench.state import RequestState
 
 
@@ -74,8 +74,20 @@ class StepDraft:
 
     def defer_all(self, states: Iterable[RequestState], reason: Reason, available: int, limit: int, *, blocker: str | None = None) -> None:
         """Nobody in the queue is admitted, for a reason they share; ``needed`` is the place in the queue."""
+        if isinstance(states, WaitingQueue):
+            return self._refuse(states.refused(reason, available, limit, blocker, places=True))
         for place, state in enumerate(states, start=1):
             self.defer(state, reason, place, available, limit, blocker=blocker)
+        return None
+
+    def defer_behind(self, head: RequestState, waiting: WaitingQueue) -> None:
+        """Nobody behind ``head``, which has its decision, is asked."""
+        self._refuse(waiting.refused(Reason.HEAD_OF_LINE, 0, 0, head.id, places=False))
+
+    def _refuse(self, told: dict[str, Decision]) -> None:
+        own = {name: self.decisions[name] for name in self.decisions.keys() & told.keys()}
+        self.decisions.update(told)
+        self.decisions.update(own)  # those who have their decision keep it
 
     def preempt(
         self, victim: RequestState, beneficiary: RequestState | None, needed: int, free: int, reason: Reason = Reason.PREEMPTED_FOR
@@ -98,7 +110,7 @@ class StepDraft:
     def close(self, queues: Queues, usage: KvUsage) -> None:
         """Planning is over: note queues and pool as they stand."""
         self.running = tuple([state.id for state in queues.running])
-        self.waiting = tuple([state.id for state in queues.waiting])
+        self.waiting = queues.waiting.ids
         self.held = tuple([state.id for state in queues.held])
         self.usage = usage
         self.plan_ms = (perf_counter() - self._began) * 1e3

@@ -11,15 +11,22 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from workbench.errors import IntegrityError
+from workbench.events import Decision, Reason, Verdict
 from workbench.state import RequestState
 
 
 class WaitingQueue:
-    """The waiting requests in the order in which they will be asked."""
+    """The waiting requests in the order in which they will be asked.
+
+    What is said of all of them together is kept until the queue changes: with a thousand waiting, a step would else be spent on
+    saying the same again, and a record on holding it.
+    """
 
     def __init__(self, policy: str) -> None:
         self.policy = policy
         self._states: list[RequestState] = []
+        self._ids: tuple[str, ...] | None = None
+        self._refused: tuple[object, dict[str, Decision]] | None = None
 
     def __len__(self) -> int:
         return len(self._states)
@@ -32,8 +39,26 @@ class WaitingQueue:
         """Who is asked first."""
         return self._states[0]
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Ids, in order."""
+        if self._ids is None:
+            self._ids = tuple([state.id for state in self._states])
+        return self._ids
+
+    def refused(self, reason: Reason, available: int, limit: int, blocker: str | None, *, places: bool) -> dict[str, Decision]:
+        """One decision for each: deferred, for a reason they share; ``needed`` is the place in the queue, or 0.  Not to be changed."""
+        key = (reason, available, limit, blocker, places)
+        if self._refused is None or self._refused[0] != key:
+            told = {}
+            for place, name in enumerate(self.ids, start=1):
+                told[name] = Decision(name, Verdict.DEFERRED, reason, 0, place if places else 0, available, limit, blocker)
+            self._refused = key, told
+        return self._refused[1]
+
     def arrive(self, state: RequestState) -> None:
         """A request that never ran joins."""
+        self._changes()
         if self.policy == "priority":
             insort(self._states, state, key=_key)
         else:
@@ -41,6 +66,7 @@ class WaitingQueue:
 
     def put_back(self, state: RequestState) -> None:
         """A preempted request returns."""
+        self._changes()
         if self.policy == "priority":
             insort(self._states, state, key=_key)
         else:
@@ -48,20 +74,26 @@ class WaitingQueue:
 
     def pop(self) -> RequestState:
         """Take the head out."""
+        self._changes()
         return self._states.pop(0)
 
     def remove(self, state: RequestState) -> None:
         """Take any one out."""
+        self._changes()
         self._states.remove(state)
 
     def sort(self, key: Callable[[RequestState], Any]) -> None:
         """Put the waiting requests in another order; equal keys keep theirs."""
+        self._changes()
         self._states.sort(key=key)
 
     def follow(self, policy: str) -> None:
         """Order by another policy from now on: by priority at once, else by who was added first."""
         self.policy = policy
         self.sort(_key if policy == "priority" else lambda state: state.key[1])
+
+    def _changes(self) -> None:
+        self._ids = self._refused = None
 
 
 def _key(state: RequestState) -> tuple[int, int]:

@@ -157,9 +157,7 @@ class VllmPlanner:
             if len(self.queues.running) + len(self.queues.held) >= config.max_num_seqs:
                 return draft.defer_all(waiting, Reason.MAX_NUM_SEQS, 0, config.max_num_seqs)
             if not self._admit(draft, head):
-                for state in waiting:
-                    draft.defer(state, Reason.HEAD_OF_LINE, 0, 0, 0, blocker=head.id)
-                return None
+                return draft.defer_behind(head, waiting)
         return None
 
     def _admit(self, draft: StepDraft, state: RequestState) -> bool:
