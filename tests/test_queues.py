@@ -24,7 +24,10 @@ def queue_of(count):
     return queue
 
 
-@given(st.sampled_from(["fcfs", "priority"]), st.lists(st.tuples(st.sampled_from(["arrive", "back", "pop", "remove", "sort"]), st.integers(0, 9))))
+VERBS = st.tuples(st.sampled_from(["arrive", "back", "pop", "remove", "sort"]), st.integers(0, 9))
+
+
+@given(st.sampled_from(["fcfs", "priority"]), st.lists(VERBS))
 def test_what_is_said_of_all_who_wait_is_true_after_every_change(policy, verbs):
     queue, plain = WaitingQueue(policy), []
 
