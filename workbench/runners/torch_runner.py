@@ -26,6 +26,8 @@ from workbench.speculative.acceptance import verify_greedy
 # Up to this many rows, one thread has chosen the tokens before several are awake (and torch's idle threads stay out of the way).
 ROWS_FOR_ONE_THREAD = 8
 
+COPYING_THREADS = 1  # blocks are small: waking and waiting for other threads takes longer than copying
+
 NULL_BLOCKS = 1  # block 0 is never given out: it pads block tables
 
 
@@ -107,14 +109,20 @@ class TorchRunner:
     def read_blocks(self, block_ids: Sequence[int]) -> Tensor:
         """A copy of these blocks' keys and values: ``[layers, 2, len(block_ids), block_size, kv_heads, head_dim]``, on the CPU."""
         rows = torch.tensor(block_ids, dtype=torch.long, device=self.loaded.device)
-        return torch.stack([layer.index_select(1, rows) for layer in self.kv]).cpu()
+        first = self.kv[0]
+        saved = torch.empty((len(self.kv), 2, len(block_ids), *first.shape[2:]), dtype=first.dtype)
+        with torch_threads(COPYING_THREADS):
+            for layer, content in zip(self.kv, saved, strict=True):
+                content.copy_(layer.index_select(1, rows))
+        return saved
 
     def write_blocks(self, block_ids: Sequence[int], saved: Tensor, rows: Sequence[int] | None = None) -> None:
         """Make ``block_ids`` hold what :meth:`read_blocks` returned, or those ``rows`` of its third axis."""
         places = torch.tensor(block_ids, dtype=torch.long, device=self.loaded.device)
-        chosen = saved if rows is None else saved[:, :, torch.tensor(rows, dtype=torch.long)]
-        for layer, content in zip(self.kv, chosen.to(self.loaded.device), strict=True):
-            layer.index_copy_(1, places, content)
+        with torch_threads(COPYING_THREADS):
+            chosen = saved if rows is None else saved[:, :, torch.tensor(rows, dtype=torch.long)]
+            for layer, content in zip(self.kv, chosen.to(self.loaded.device), strict=True):
+                layer.index_copy_(1, places, content)
 
     def close(self) -> None:
         """Give back the KV memory; calling it twice is harmless."""
