@@ -247,11 +247,12 @@ class Scheduler:
     ) -> None:
         tokens = output.token_ids[position]
         if row.draft_token_ids:
-            rejected = len(row.draft_token_ids) + 1 - len(tokens)
-            state.num_computed_tokens -= rejected
             draft.spec.append(_spec_round(row, tokens))
+        known = len(state.token_ids)
         logprobs = output.logprobs[position] if output.logprobs else ()
         finished = self._append(draft, state, tokens, logprobs, texts)
+        if row.draft_token_ids:  # rejected, or past the end of the request
+            state.num_computed_tokens -= len(row.draft_token_ids) + 1 - (len(state.token_ids) - known)
         if finished is not None:
             draft.finished.append(finished)
         elif output.proposed and output.proposed[position]:
