@@ -86,11 +86,12 @@ class Changes:
         """Requests that both have and that ask otherwise."""
         for name in sorted(self._pairing.common, key=_natural):
             a, b = (requests.get(name) for requests in self._requests)
-            if a is None or b is None:
+            if a is None or b is None or a == b:
                 continue
-            fields = [field for field in _fields(a) if _fields(a)[field] != _fields(b)[field]]
-            if fields:
-                yield f"{name} asks otherwise: " + ", ".join(f"{f} {_fields(a)[f]!r} in a, {_fields(b)[f]!r} in b" for f in fields) + "."
+            theirs = _fields(b)
+            other = [f"{field} {mine!r} in a, {theirs[field]!r} in b" for field, mine in _fields(a).items() if mine != theirs[field]]
+            if other:
+                yield f"{name} asks otherwise: {', '.join(other)}."
 
     def _commands(self) -> Iterator[str]:
         """What was done between steps in one of them only."""

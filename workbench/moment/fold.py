@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from workbench.events import BlockEvent, Command, Decision, Reason, Sampled, StepRecord
-from workbench.moment.pool import Pool
+from workbench.moment.pool import Pool, forgets
 from workbench.moment.values import BlockMoment, BlockStatus, Moment, RequestMoment
 from workbench.rebuild import originals
 from workbench.state import Status
@@ -15,6 +15,7 @@ class Fold:
 
     def __init__(self, trace: Trace, first: StepRecord) -> None:
         self.block_size = trace.config.block_size
+        self._evicts_first = trace.config.policy == "lpm"  # a radix cache makes blocks blank before the pool gives them up
         self.prompts = {name: request.num_prompt_tokens for name, request in originals(trace).items()}
         sizes = [command.before["num_blocks"] for command in first.commands if "num_blocks" in command.before]
         self.pool = Pool(sizes[0] if sizes else first.kv.total, from_the_start=not first.step)
@@ -66,6 +67,9 @@ class Fold:
             if command.kind == "edit" and "prompt_token_ids" in command.after:
                 self._edited(command)
             elif command.kind == "knobs" and isinstance(command.after.get("num_blocks"), int):
+                while self._evicts_first and done < len(events) and forgets(events[done]):
+                    self.pool.apply(events[done])
+                    done += 1
                 self.pool.resize(command.after["num_blocks"], events[done:])
             while done < len(events) and _caused_by(command, events[done]):
                 self.pool.apply(events[done])
@@ -178,20 +182,33 @@ class Fold:
 
 
 def end_of_planning(record: StepRecord) -> int:
-    """How many of a record's block events came before the commit, which frees what ends then, last of all."""
-    events = record.block_events
-    if not record.finished or not events:
-        return len(events)
+    """How many of a record's block events came before its tokens were taken in.
+
+    After planning, tables are freed whose requests end in the step, and (SGLang's cache only) blocks are given up for equal ones.
+    """
+    events, cut = record.block_events, len(record.block_events)
+    for i in range(len(events) - 1):
+        here, after = events[i], events[i + 1]
+        if here.kind in ("hit", "shared") and after.kind == "freed" and _swapped(here, after):
+            cut = i
+            break
+    if not record.finished:
+        return cut
     ended = {end.request_id for end in record.finished}.intersection(record.running)
-    end = len(events)
-    while end and events[end - 1].kind == "freed" and events[end - 1].request_id in ended:
-        end -= 1
-    return end
+    place = cut
+    while place and events[place - 1].kind in ("freed", "cached") and events[place - 1].request_id in ended:
+        place -= 1
+        cut = place if events[place].kind == "freed" else cut
+    return cut
+
+
+def _swapped(here: BlockEvent, after: BlockEvent) -> bool:
+    return here.request_id == after.request_id and here.block_id != after.block_id
 
 
 def _caused_by(command: Command, event: BlockEvent) -> bool:
-    forgets = command.kind == "reset" or command.after.get("enable_prefix_caching") is False
-    if forgets and event.kind == "evicted" and not event.request_id:
+    empties = command.kind == "reset" or command.after.get("enable_prefix_caching") is False
+    if empties and forgets(event):
         return True
     if command.kind == "reset":
         return event.kind == "freed"

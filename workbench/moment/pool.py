@@ -9,6 +9,11 @@ from workbench.events import BlockEvent
 UNSEEN = "?"  # an owner from before the trace; there may be several
 
 
+def forgets(event: BlockEvent) -> bool:
+    """Whether content was lost without a request that took its block."""
+    return event.kind == "evicted" and not event.request_id
+
+
 class Pool:
     """The pool's state after the events so far; ids run from 1, those that a smaller pool gave up are ``retired``."""
 
@@ -57,8 +62,10 @@ class Pool:
             self.doubtful.add(block_id)  # one from before the trace lets go; there may be more of them
         if not owners or (owners == [UNSEEN] and block_id in self.doubtful):
             self.owners.pop(block_id, None)
-        if block_id in table:
-            table.remove(block_id)
+        if table and table[-1] == block_id:
+            table.pop()  # tables are freed from their end
+        elif block_id in table:
+            table[table.index(block_id)] = table.pop()  # given up for the equal one taken just now
 
     def resize(self, num_blocks: int, events: Sequence[BlockEvent]) -> None:
         """Grow or shrink by the rule of ``BlockPool.resize``; ``events`` name the content that is given up after all blank blocks."""
@@ -69,9 +76,10 @@ class Pool:
                 self.highest += 1
         if self.size > num_blocks:
             self.retired += self._blank()[: self.size - num_blocks]
-            gone = set(self.retired)
-            lost = [event.block_id for event in events if event.kind == "evicted" and not event.request_id and event.block_id not in gone]
-            self.retired += lost[: self.size - num_blocks]
+            lost = [event.block_id for event in events if forgets(event) and event.block_id in self.hashes]
+            for block_id in lost[: self.size - num_blocks]:
+                del self.hashes[block_id]
+                self.retired.append(block_id)
 
     def _blank(self) -> list[int]:
         taken = {*self.owners, *self.hashes, *self.retired}

@@ -45,7 +45,7 @@ def _timelines(found: Comparison) -> list[str]:
     drawn = []
     for i, (letter, trace) in enumerate(zip("ab", traces, strict=True)):
         picture = timeline_of(board_of(trace), f"{letter}, {trace.model.name}", grid, shared)
-        drawn.append(part(letter, _whose(found, i), f'<div class="wb-scroll">{picture}</div>'))
+        drawn.append(part(f"run {letter}", _whose(found, i), f'<div class="wb-scroll">{picture}</div>'))
     return drawn
 
 

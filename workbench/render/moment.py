@@ -40,7 +40,7 @@ def moment_html(moment: Moment) -> str:
     more = f"… and {plural(len(moment.requests) - _MAX_ROWS, 'more request')}" if len(moment.requests) > _MAX_ROWS else ""
     notes = [more, *(f"Unknown: {sentence}." for sentence in moment.unknown)]
     below = "".join(f'<div class="wb-nums">{escape(note)}</div>' for note in notes if note)
-    requests = table(_COLUMNS, rows, left=(0, 1, 6, 7)) if rows else '<div class="wb-nums">No request is in the engine.</div>'
+    requests = table(_COLUMNS, rows, left=(0, 1, 5, 6, 7)) if rows else '<div class="wb-nums">No request is in the engine.</div>'
     head = f'<div class="wb-head"><b>step {moment.step}</b> <span class="wb-pill">{escape(_counts(moment))}</span></div>'
     return framed(head, part("requests", "queues after planning, tokens after the commit", requests + below), _picture(moment))
 
