@@ -20,7 +20,6 @@ from workbench.rebuild import beginning, originals, rebuild, recorded_output
 from workbench.runners.scripted import ScriptedRunner
 from workbench.state import Status
 
-
 OTHER_POLICIES = ["guaranteed_no_evict", "max_utilization", "static_batch", "lpm"]
 
 
