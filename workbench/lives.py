@@ -210,10 +210,11 @@ WORDS = {
     Reason.MEMORY_ESTIMATE: "for memory that others were expected to need",
     Reason.UNTIL_ONE_FINISHES: "for one to leave the full batch",
     Reason.RETRACTED: "when it was retracted",
+    Reason.PLACE_TAKEN: "when another took its place",
 }
 """What a request waits for, after a number of steps."""
 
-_CAUSES = (Reason.PREEMPTED_FOR, Reason.RETRACTED)  # of losing its blocks, not of waiting
+_CAUSES = (Reason.PREEMPTED_FOR, Reason.RETRACTED, Reason.PLACE_TAKEN)  # of losing its blocks, not of waiting
 
 
 def note(segment: Segment) -> str:

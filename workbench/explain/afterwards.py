@@ -81,6 +81,8 @@ def _ran(scene: Scene, decision: Decision, record: StepRecord, row: Scheduled) -
 
 def _found_again(scene: Scene, record: StepRecord, row: Scheduled, name: str) -> str:
     lost = scene.computed(name)
+    if not scene.config.enable_prefix_caching:
+        return f"; prefix caching is off, so the {plural(lost, 'token')} that it had lost had to be computed again"
     if not row.num_cached:
         return f"; the prefix cache gave back none of the {plural(lost, 'token')} that it had lost"
     blocks = plural(row.num_cached // scene.config.block_size, "block")
@@ -98,9 +100,9 @@ def _way(scene: Scene, decision: Decision, record: StepRecord) -> str:
         return _budget_left(record, decision.request_id, decision)
     released = list(_releases(scene, between, decision.request_id))
     head = _head_left(decision, between)
-    parts = [*head, *released[-_SHOWN:], *changed]
+    parts = [*released[-_SHOWN:], *changed, *head]
     more = len(released) - _SHOWN
-    return f", after {_and(parts)}" + (f" (and {more} earlier)" if more > 0 else "") if parts else ""
+    return f", after {_and(parts)}" + (f" (and {more} had let go of blocks before)" if more > 0 else "") if parts else ""
 
 
 def _budget_left(record: StepRecord, name: str, decision: Decision) -> str:

@@ -108,6 +108,8 @@ def _max_num_seqs(scene: Scene, decision: Decision) -> str:
     record = scene.record
     held = f" and {plural(len(record.held), 'finished one')} hold their place" if record.held else ""
     running = f"{plural(len(record.running), 'request')} run{'s' if len(record.running) == 1 else ''}{held}"
+    if len(record.running) + len(record.held) < (decision.limit or 0):  # a policy may give places to requests that then get no tokens
+        running = "all places are given to others"
     return f"{_not_run(scene, decision)}: {running} and max_num_seqs is {decision.limit}{_in_queue(scene, decision)}."
 
 
