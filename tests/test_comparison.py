@@ -148,6 +148,20 @@ def test_an_aborted_request_is_missed_where_it_would_have_run():
     assert found.notes == ("Before step 9 b aborted r1.",)
 
 
+def test_a_fork_parts_from_its_run_at_the_fork_by_what_was_changed():
+    with Engine(ScriptedRunner(scripted), num_blocks=24, max_num_seqs=2) as engine:
+        run = engine.run(PROMPTS)
+        same, other = run.fork(10), run.fork(10, max_num_seqs=3)
+        for fork in (same, other):
+            fork.resume()
+            fork.wait()
+        assert compare(run, same).divergence is None
+        found = compare(run, other)
+    assert found.sentence.startswith("They part in step 10: r2 runs its 30 prompt tokens in b, in a it waits: ")
+    assert found.notes == ("Before step 10 b changed max_num_seqs from 2 to 3.",)
+    assert found.names == ("the run of r0 to r5", "a fork of the run of r0 to r5 at step 10")
+
+
 # -- what was changed ----------------------------------------------------------------------------------------------------
 
 

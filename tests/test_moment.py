@@ -200,7 +200,7 @@ def test_a_slice_names_what_it_does_not_hold():
     run = scripted_run([list(range(9)), list(range(20, 29))], num_blocks=8, block_size=4, max_num_seqs=2, max_tokens=9)
     seen = moment(run.trace[3:], 4)
     assert seen.unknown == (
-        "which blocks are 4 more in use and 0 more cached: what happened to them lies before step 3, where this trace begins",
+        "which blocks are 4 more in use: what happened to them lies before step 3, where this trace begins",
         "what r0, r1 did before step 3, where this trace begins",
     )
     assert seen.request("r0").block_ids is None

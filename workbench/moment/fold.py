@@ -170,7 +170,8 @@ class Fold:
             unsure |= pool.doubtful.difference(pool.owners)
             cached += len(unsure & pool.hashes.keys())
             where = f"lies before step {self.first_step}, where this trace begins" if self.first_step else "is not in this trace"
-            unknown = (f"which blocks are {used} more in use and {cached} more cached: what happened to them {where}",)
+            more = [f"{count} more {what}" for count, what in ((used, "in use"), (cached, "cached")) if count > 0]
+            unknown = (f"which blocks are {' and '.join(more) or 'in use'}: what happened to them {where}",)
         retired, found = set(pool.retired), []
         for block_id in range(1, pool.highest + 1):
             if block_id in retired:
