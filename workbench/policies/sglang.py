@@ -204,11 +204,12 @@ def _siblings(waiting: WaitingQueue, known: Mapping[str, int]) -> dict[str, str]
     for state in waiting:
         if known[state.id] > SIBLING_TOKENS:
             continue
-        owners, _ = tree.match(state.token_ids)
+        beginning = state.token_ids[:SIBLING_TOKENS]  # what comes after it changes nothing
+        owners, _ = tree.match(beginning)
         if len(owners) >= SIBLING_TOKENS:
             siblings[state.id] = names[owners[-1]]
         else:
-            tree.insert(state.token_ids, [len(names)] * len(state.token_ids))
+            tree.insert(beginning, [len(names)] * len(beginning))
             names.append(state.id)
     return siblings
 
