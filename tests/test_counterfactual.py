@@ -11,7 +11,7 @@ from workbench import ConfigError, Engine, EngineConfig, RequestError, TraceErro
 from workbench._knobs import knobs as knobs_of
 from workbench._search import smallest
 from workbench.adjust import change_knobs, edit_request
-from workbench.counterfactual import TRIED, Counterfactual, counterfactuals, no_single_knob
+from workbench.counterfactual import TRIED, Counterfactual, counterfactuals, counterfactuals_of_step, no_single_knob
 from workbench.events import Reason, Verdict
 from workbench.rebuild import rebuild
 from workbench.runners.scripted import ScriptedRunner
@@ -317,6 +317,17 @@ def test_every_change_made_in_a_fork_lets_the_request_run_and_one_unit_less_does
         for found in counterfactuals(engine.trace, decision.request_id, step, scheduler_at=engine.scheduler_before):
             assert runs(engine.fork(step, **found.changes).step(), found), found
             assert not runs(engine.fork(step, **found.one_unit_less).step(), found), found
+
+
+@settings(max_examples=20, deadline=None)
+@given(tight_workloads(), st.data())
+def test_a_whole_step_is_answered_as_its_requests_one_by_one(workload, data):
+    engine = run(workload)
+    assume(len(engine.trace))
+    step = data.draw(st.integers(0, len(engine.trace) - 1))
+    together = counterfactuals_of_step(engine.trace, step)
+    for decision in engine.trace[step].decisions:
+        assert together.get(decision.request_id, ()) == counterfactuals(engine.trace, decision.request_id, step)
 
 
 def verdict_with(engine: Engine, step: int, request_id: str, knob: str, value) -> Verdict | None:

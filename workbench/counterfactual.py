@@ -7,7 +7,9 @@ less does not do it.  How the smallest one is found, and how sure that is, stand
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
+from itertools import takewhile
 from typing import Any, Literal
 
 import msgspec
@@ -19,12 +21,11 @@ from workbench.events import Decision, Reason, Verdict
 from workbench.rebuild import rebuild
 from workbench.render._format import escape, plural
 from workbench.scheduler import Scheduler
-from workbench.state import RequestState
 from workbench.trace import Trace
 
 Goal = Literal["run", "run in full"]
 SchedulerAt = Callable[[int], Scheduler]
-Plan = tuple[tuple[str, Verdict, Reason, int], ...]
+Plan = dict[str, tuple[Verdict, Reason, int]]
 
 TRIED = (
     "priority", "long_prefill_token_threshold", "enable_chunked_prefill", "batch_window_steps", "max_num_seqs",
@@ -118,9 +119,7 @@ class Counterfactual(msgspec.Struct, frozen=True):
         return f"<p>{escape(self.sentence)}</p>"
 
 
-def counterfactuals(
-    trace: Trace, request_id: str, step: int, *, scheduler_at: SchedulerAt | None = None
-) -> tuple[Counterfactual, ...]:
+def counterfactuals(trace: Trace, request_id: str, step: int, *, scheduler_at: SchedulerAt | None = None) -> tuple[Counterfactual, ...]:
     """Every knob that alone would have let a request run in ``step`` (or run in full), each with its smallest change.
 
     The least intrusive comes first (:data:`TRIED`).  Empty for a request that ran in full, had not arrived or was finished, and where no
@@ -129,20 +128,18 @@ def counterfactuals(
     Raises :class:`IndexError` for a step that the trace does not have, :class:`RequestError` for an unknown request, and
     :class:`TraceError` for a trace that cannot be run again.
     """
-    record = trace.at(step)
-    decision = next((decision for decision in record.decisions if decision.request_id == request_id), None)
-    if decision is None:
-        if request_id not in trace.requests:
-            raise RequestError(f"no request has the id {request_id!r}: this trace has {', '.join(trace.requests) or 'none'}")
-        return ()
-    if decision.verdict is Verdict.SCHEDULED or decision.reason is Reason.NOT_ARRIVED:
-        return ()
-    scheduler = scheduler_at(step) if scheduler_at is not None else rebuild(trace, step)
-    part = next((row.kind for row in record.scheduled if row.request_id == request_id), "")
-    trials = Trials(scheduler, decision, record.start_s)
-    return tuple(
-        Counterfactual(request_id, step, knob, before, after, trials.goal, decision.verdict, part) for knob, before, after in trials.found()
-    )
+    decisions = [decision for decision in trace.at(step).decisions if decision.request_id == request_id]
+    if not decisions and request_id not in trace.requests:
+        raise RequestError(f"no request has the id {request_id!r}: this trace has {', '.join(trace.requests) or 'none'}")
+    return _answers(trace, step, decisions, scheduler_at).get(request_id, ())
+
+
+def counterfactuals_of_step(trace: Trace, step: int, *, scheduler_at: SchedulerAt | None = None) -> dict[str, tuple[Counterfactual, ...]]:
+    """:func:`counterfactuals` of every request that did not run, or not in full, in ``step``; much faster than one after the other.
+
+    What one request's search planned is not planned again for the next.
+    """
+    return _answers(trace, step, trace.at(step).decisions, scheduler_at)
 
 
 def no_single_knob(decision: Decision) -> str:
@@ -151,104 +148,114 @@ def no_single_knob(decision: Decision) -> str:
     return f"No single knob would have let {decision.request_id} {more}: {', '.join(TRIED[:-1])} and {TRIED[-1]} were tried, each alone."
 
 
+def _answers(
+    trace: Trace, step: int, decisions: Iterable[Decision], scheduler_at: SchedulerAt | None
+) -> dict[str, tuple[Counterfactual, ...]]:
+    held_back = [each for each in decisions if each.verdict is not Verdict.SCHEDULED and each.reason is not Reason.NOT_ARRIVED]
+    if not held_back:
+        return {}
+    record = trace.at(step)
+    trials = Trials(scheduler_at(step) if scheduler_at is not None else rebuild(trace, step), record.start_s)
+    kinds = {row.request_id: row.kind for row in record.scheduled}
+    return {each.request_id: tuple(_found(Question(trials, each), step, kinds.get(each.request_id, ""))) for each in held_back}
+
+
+def _found(question: Question, step: int, part: str) -> Iterator[Counterfactual]:
+    decision = question.decision
+    for knob in TRIED:
+        before = question.value(knob)
+        after = question.nearest(knob, before)
+        if after is not None:
+            yield Counterfactual(decision.request_id, step, knob, before, after, question.goal, decision.verdict, part)
+
+
 class Trials:
     """One step planned again and again, each time with one thing changed; the scheduler handed in is left as it is."""
 
-    def __init__(self, scheduler: Scheduler, decision: Decision, now_s: float) -> None:
+    def __init__(self, scheduler: Scheduler, now_s: float) -> None:
         self.scheduler = scheduler
-        self.decision = decision
-        self.goal: Goal = "run in full" if decision.verdict is Verdict.PARTIAL else "run"
+        self.states = scheduler.queues.everyone()
         self._now_s = now_s
-        self._states = scheduler.queues.everyone()
+        self._plans: dict[tuple[str, str, int], Plan | None] = {}
 
-    def outcome(self, knob: str, value: int | bool) -> Plan | None:
-        """The plan's verdicts with this one change; ``None`` for a value that the engine refuses."""
+    def plan(self, knob: str, value: int | bool, request_id: str) -> Plan | None:
+        """What the step decides with one value changed, a knob's or the request's priority; ``None`` if the engine refuses it."""
+        key = (knob, request_id if knob == "priority" else "", value)
+        if key not in self._plans:
+            self._plans[key] = self._planned(knob, value, request_id)
+        return self._plans[key]
+
+    def _planned(self, knob: str, value: int | bool, request_id: str) -> Plan | None:
         trial = self.scheduler.copy()
         try:
             if knob == "priority":
-                edit_request(trial, self.decision.request_id, {knob: value})
+                edit_request(trial, request_id, {knob: value})
             else:
                 change_knobs(trial, {knob: value})
-        except (ConfigError, RequestError):
+        except ConfigError:
             return None
         trial.plan(self._now_s)
-        return tuple((told.request_id, told.verdict, told.reason, told.num_tokens) for told in trial.open_decisions().values())
+        return {name: (told.verdict, told.reason, told.num_tokens) for name, told in trial.open_decisions().items()}
 
-    def works(self, outcome: Plan | None) -> bool:
-        """Whether the request runs (in full) in a plan with these verdicts."""
-        goals = (Verdict.SCHEDULED,) if self.goal == "run in full" else (Verdict.SCHEDULED, Verdict.PARTIAL)
-        return outcome is not None and any(name == self.decision.request_id and verdict in goals for name, verdict, _, _ in outcome)
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Tokens that each request could ever compute in this step, padding drafts included."""
+        width = self.scheduler.config.num_speculative_tokens
+        return [state.num_tokens + max(len(state.draft_token_ids), width) for state in self.states]
 
-    def meets_goal(self, knob: str, value: int | bool) -> bool:
-        """Whether the request runs (in full) with this one change."""
-        return self.works(self.outcome(knob, value))
+    @cached_property
+    def most_blocks(self) -> int:
+        """Blocks that hold everybody at full length."""
+        blocks_for = self.scheduler.kv.blocks_for
+        return sum(blocks_for(max(state.limit, length)) for state, length in zip(self.states, self.lengths, strict=True))
 
-    def found(self) -> Iterator[tuple[str, int | bool, int | bool]]:
-        """Each knob that alone suffices: its value, and the nearest one that does."""
-        for knob in TRIED:
-            before = self._value(knob)
-            after = self.nearest(knob, before)
-            if after is not None:
-                yield knob, before, after
+
+class Question:
+    """What one request would have needed to run (in full)."""
+
+    def __init__(self, trials: Trials, decision: Decision) -> None:
+        self.trials = trials
+        self.decision = decision
+        self.goal: Goal = "run in full" if decision.verdict is Verdict.PARTIAL else "run"
+        self._goals = (Verdict.SCHEDULED,) if self.goal == "run in full" else (Verdict.SCHEDULED, Verdict.PARTIAL)
+
+    def value(self, knob: str) -> int | bool:
+        """The value with which the step was planned."""
+        scheduler = self.trials.scheduler
+        if knob == "priority":
+            return scheduler.queues.states[self.decision.request_id].request.priority
+        if knob == "num_blocks":
+            return scheduler.kv.pool.num_blocks
+        value: int | bool = getattr(scheduler.config, knob)
+        return value
 
     def nearest(self, knob: str, before: int | bool) -> int | bool | None:
-        """The value nearest to ``before`` that meets the goal."""
+        """The value nearest to ``before`` with which the request runs (in full), if there is one."""
         match knob:
             case "enable_chunked_prefill":
-                return True if not before and self.meets_goal(knob, True) else None
+                return True if not before and self._meets(knob, True) else None
             case "reserve_full_prompt":
-                return False if before and self.meets_goal(knob, False) else None
+                return False if before and self._meets(knob, False) else None
             case "priority":
                 return self._priority(before)
             case "long_prefill_token_threshold":
                 return self._threshold(before)
-            case "max_num_seqs" | "batch_window_steps" if self.decision.reason is Reason.BATCH_NOT_FULL:
-                return self._moved(knob, before, -1, before - (knob == "max_num_seqs"))
-            case "batch_window_steps":
-                return None
-        return self._moved(knob, before, 1, self._reach(knob))
+            case "num_blocks":
+                return self._moved(knob, before, 1, self.trials.most_blocks)
+            case "max_num_batched_tokens":
+                return self._moved(knob, before, 1, sum(self.trials.lengths))
+            case _:
+                return self._batch(knob, before)
 
-    def _value(self, knob: str) -> int | bool:
-        if knob == "priority":
-            return self._own.request.priority
-        if knob == "num_blocks":
-            return self.scheduler.kv.pool.num_blocks
-        value: int | bool = getattr(self.scheduler.config, knob)
-        return value
-
-    @property
-    def _own(self) -> RequestState:
-        return self.scheduler.queues.states[self.decision.request_id]
-
-    def _lengths(self) -> list[int]:
-        """Tokens that each request could ever compute in this step, padding drafts included."""
-        width = self.scheduler.config.num_speculative_tokens
-        return [state.num_tokens + max(len(state.draft_token_ids), width) for state in self._states]
-
-    def _reach(self, knob: str) -> int:
-        """How far up a change could ever matter: room for everybody at once."""
-        if knob == "num_blocks":
-            lengths = zip(self._states, self._lengths(), strict=True)
-            return sum(self.scheduler.kv.blocks_for(max(state.limit, length)) for state, length in lengths)
-        return sum(self._lengths()) if knob == "max_num_batched_tokens" else len(self._states)
-
-    def _moved(self, knob: str, start: int, direction: int, reach: int) -> int | None:
-        """The nearest value to ``start`` in one direction."""
-        guesses = self._guesses(knob, start)
-        distance = smallest(lambda distance: self.outcome(knob, start + direction * distance), self.works, reach, guesses)
-        return None if distance is None else start + direction * distance
-
-    def _guesses(self, knob: str, start: int) -> list[int]:
-        """What the decision's own numbers say is missing."""
-        needed, available = self.decision.needed, self.decision.available
-        if needed is None or available is None:
-            return []
-        missing = [abs(needed - available)]
-        return [*missing, abs(start - needed)] if knob == "long_prefill_token_threshold" else missing
+    def _batch(self, knob: str, before: int) -> int | None:
+        """A batch that waits to be full starts when it is smaller or waits less long; else more places may help."""
+        if self.decision.reason is Reason.BATCH_NOT_FULL:
+            return self._moved(knob, before, -1, before - (knob == "max_num_seqs"))
+        return self._moved(knob, before, 1, len(self.trials.states)) if knob == "max_num_seqs" else None
 
     def _threshold(self, before: int) -> int | None:
         """The nearest threshold, lower or higher; 0 sets none, which is as high as the longest request."""
-        top, knob = max(self._lengths()), "long_prefill_token_threshold"
+        top, knob = max(self.trials.lengths), "long_prefill_token_threshold"
         start = min(before, top) if before else top
         lower = self._moved(knob, start, -1, start - 1)
         higher = self._moved(knob, start, 1, top - start)
@@ -261,8 +268,37 @@ class Trials:
 
         Only the order of requests counts, and it changes only where a number passes another request's: those are all the values to try.
         """
-        if self.scheduler.queues.waiting.policy != "priority":
+        queues, name = self.trials.scheduler.queues, self.decision.request_id
+        if queues.waiting.policy != "priority":
             return None
-        order = self._own.key[1]
-        steps = {key[0] if order < key[1] else key[0] - 1 for key in (state.key for state in self._states) if key[1] != order}
-        return next((value for value in sorted(steps, reverse=True) if value < before and self.meets_goal("priority", value)), None)
+        order = queues.states[name].key[1]
+        steps = {state.key[0] - (state.key[1] < order) for state in self.trials.states if state.id != name}
+        return next((value for value in sorted(steps, reverse=True) if value < before and self._meets("priority", value)), None)
+
+    def _moved(self, knob: str, start: int, direction: int, reach: int) -> int | None:
+        """The nearest value to ``start`` in one direction."""
+        name, guesses = self.decision.request_id, self._guesses(knob, start)
+        distance = smallest(lambda far: self.trials.plan(knob, start + direction * far, name), self._works, reach, guesses)
+        return None if distance is None else start + direction * distance
+
+    def _guesses(self, knob: str, start: int) -> list[int]:
+        """What the decision's own numbers say is missing."""
+        needed, available = self.decision.needed, self.decision.available
+        if needed is None or available is None:
+            return []
+        missing = abs(needed - available)
+        if knob == "long_prefill_token_threshold":
+            return [missing, abs(start - needed)]
+        return [missing, self._tokens_ahead() + 1 - start] if knob == "max_num_batched_tokens" else [missing]
+
+    def _tokens_ahead(self) -> int:
+        """Tokens that those before the request in the batch and in the queue want: with one more it has its first."""
+        queues = self.trials.scheduler.queues
+        ahead = takewhile(lambda state: state.id != self.decision.request_id, (*queues.running, *queues.waiting))
+        return sum(state.num_tokens + len(state.draft_token_ids) - state.num_computed_tokens for state in ahead)
+
+    def _meets(self, knob: str, value: int | bool) -> bool:
+        return self._works(self.trials.plan(knob, value, self.decision.request_id))
+
+    def _works(self, plan: Plan | None) -> bool:
+        return plan is not None and plan[self.decision.request_id][0] in self._goals

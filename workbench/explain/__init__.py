@@ -11,9 +11,9 @@ from functools import cache
 
 import msgspec
 
-from workbench.counterfactual import Counterfactual, counterfactuals
+from workbench.counterfactual import Counterfactual, counterfactuals, counterfactuals_of_step
 from workbench.errors import RequestError
-from workbench.events import Command, Decision, Reason, StepRecord, Verdict
+from workbench.events import Command, Decision, Reason, StepRecord
 from workbench.explain.afterwards import afterwards, ending, knob_changes
 from workbench.explain.scene import Scene
 from workbench.explain.sentences import listed, sentence
@@ -89,15 +89,18 @@ def explain(trace: Trace, request_id: str, step: int, *, scheduler_at: Scheduler
     scene = Scene(trace, trace.at(step))
     if request_id not in scene.decisions:
         raise _no_decision(scene, request_id)
-    return _explain(scene, scene.decisions[request_id], _scheduler_at(trace, scheduler_at))
+    at = _scheduler_at(trace, scheduler_at)
+    changes = counterfactuals(trace, request_id, step, scheduler_at=at) if at is not None else ()
+    return _explain(scene, scene.decisions[request_id], changes)
 
 
 def explain_step(trace: Trace, step: int, *, scheduler_at: SchedulerAt | None = None) -> StepExplanation:
     """Explain what happened to every unfinished request in one step; arguments and errors as in :func:`explain`."""
     scene = Scene(trace, trace.at(step))
     record, at = scene.record, _scheduler_at(trace, scheduler_at)
+    changes = counterfactuals_of_step(trace, step, scheduler_at=at) if at is not None else {}
     order = dict.fromkeys((*record.running, *record.waiting, *scene.decisions))
-    told = tuple(_explain(scene, scene.decisions[name], at) for name in order if name in scene.decisions)
+    told = tuple(_explain(scene, scene.decisions[name], changes.get(name, ())) for name in order if name in scene.decisions)
     return StepExplanation(step, _summary(record), tuple(_commands(record)), told)
 
 
@@ -111,11 +114,8 @@ def _scheduler_at(trace: Trace, given: SchedulerAt | None) -> SchedulerAt | None
     return lambda step: once(step).copy()
 
 
-def _explain(scene: Scene, decision: Decision, scheduler_at: SchedulerAt | None) -> Explanation:
+def _explain(scene: Scene, decision: Decision, changes: tuple[Counterfactual, ...]) -> Explanation:
     name, step = decision.request_id, scene.step
-    changes: tuple[Counterfactual, ...] = ()
-    if scheduler_at is not None and (decision.verdict, decision.reason) != (Verdict.SCHEDULED, Reason.FULL):
-        changes = counterfactuals(scene.trace, name, step, scheduler_at=scheduler_at)
     return Explanation(
         name,
         step,
