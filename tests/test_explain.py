@@ -145,12 +145,12 @@ def test_nobody_is_admitted_in_a_step_that_preempts():
 
 
 def test_running_requests_behind_one_that_preempted_itself():
-    requests = [(4, 9, {"priority": 9}), (4, 9, {"priority": 1, "arrival_step": 1})]
-    trace = run_of(*requests, num_blocks=3, policy="priority", reserve_full_prompt=False, enable_prefix_caching=False)
-    step = next(record.step for record in trace if record.preempted == ("r0",))
-    if any(d.reason is Reason.PREEMPTION_IN_STEP for d in trace.at(step).decisions):
-        expected = f"r1 did not run in step {step}: r0, before it in the batch, had to go itself, and planning ended there."
-        assert said(trace, "r1", step) == expected
+    requests = [(3, 9, {"priority": 9}), (5, 9, {"priority": 1, "arrival_step": 1})]
+    trace = run_of(*requests, num_blocks=3, max_model_len=12, policy="priority", reserve_full_prompt=False)
+    one = explain(trace, "r1", 2)
+    assert one.sentence == "r1 did not run in step 2: r0, before it in the batch, had to go itself, and planning ended there."
+    assert one.chain[0] == "r1 waits because r0 was preempted."
+    assert one.afterwards == "It next ran in step 3."
 
 
 def test_without_chunked_prefill_a_prompt_waits_for_a_budget_that_holds_it():
@@ -299,3 +299,14 @@ def test_what_came_afterwards_is_what_the_trace_holds(workload, fails):
                 assert str(ran) in words or (words.endswith("at once.") and str(decision.needed) in words)
             else:
                 assert words.startswith(("It never ran", "It finished in this step"))
+
+
+@settings(max_examples=25, deadline=None)
+@given(workloads(), st.integers(1, 12))
+def test_a_trace_without_its_beginning_can_be_asked_all_the_same(workload, first):
+    knobs, requests = workload
+    trace = run_to_the_end(engine_of(knobs, requests), requests).trace[first:]
+    for record in trace.records[:20]:
+        for one in explain_step(trace, record.step).explanations:
+            assert one.sentence.startswith(one.request_id)
+            assert one.counterfactuals == ()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from test_explain import engine_with, run_of
 
-from workbench import Engine, RequestError
+from workbench import Engine, RequestError, load_trace
 from workbench.adjust import change_knobs, edit_request
 from workbench.explain import explain, explain_step
 from workbench.explain.sentences import listed, ordinal
+from workbench.lives import life
 from workbench.runners.scripted import ScriptedRunner
 
 # -- looking forward ---------------------------------------------------------------------------------------------------------
@@ -119,3 +120,17 @@ def test_a_request_that_was_over_is_refused_with_its_time():
     trace = run_of((4, 2), (4, 5))
     with pytest.raises(RequestError, match=r"r0 was not unfinished in step 3; it was from step 0 to step 1"):
         explain(trace, "r0", 3)
+
+
+def test_a_saved_trace_gives_the_same_explanations(tmp_path):
+    engine = engine_with((8, 12), (8, 12), (9, 4, {"arrival_step": 3}), num_blocks=6, enable_prefix_caching=True)
+    engine.step()
+    engine.trace.requests["r1"] = edit_request(engine.scheduler, "r1", {"prompt_token_ids": [1, 2, 3, 4, 5]})
+    while engine.has_unfinished:
+        engine.step()
+    engine.trace.save(tmp_path / "x.wbt")
+    loaded = load_trace(tmp_path / "x.wbt")
+    for record in engine.trace:
+        assert explain_step(loaded, record.step) == explain_step(engine.trace, record.step)
+    for name in engine.trace.requests:
+        assert life(loaded, name) == life(engine.trace, name)
