@@ -152,7 +152,8 @@ def test_a_wrong_count_is_found():
 
 
 TOKENS = st.lists(st.integers(0, 2), max_size=12)
-ACTIONS = st.lists(st.tuples(st.sampled_from(["insert", "match", "lock", "unlock", "evict"]), TOKENS, st.sampled_from([None, "a"])), max_size=30)
+VERBS = st.sampled_from(["insert", "match", "lock", "unlock", "evict"])
+ACTIONS = st.lists(st.tuples(VERBS, TOKENS, st.sampled_from([None, "a"])), max_size=30)
 
 
 class Naive:

@@ -12,10 +12,10 @@ prompt that is cut is cut to whole blocks (``long_prefill_token_threshold`` is T
 blocks are all taken with its first chunk, and can be found by others when all of it was computed.  A request that waits while
 another, chosen before it, is about to compute the first block that it lacks is passed over in this step.
 
-Requests stand in one list by priority, then arrival; there a higher number is more urgent, here, as everywhere in the workbench, a smaller
-one.  Source: TensorRT-LLM, ``batch_manager/capacityScheduler.cpp`` and ``microBatchScheduler.cpp``.  Two rules are ours: a prompt
-that was begun comes before those that were not, whatever their priority, because its place is taken; and a request that was passed
-over for its own sake when somebody was paused for it is not passed over.  Left out: LoRA and PEFT pages, disaggregated
+Requests stand in one list by priority, then arrival; there a higher number is more urgent, here, as everywhere in the workbench, a
+smaller one.  Source: TensorRT-LLM, ``batch_manager/capacityScheduler.cpp`` and ``microBatchScheduler.cpp``.  Two rules are ours: in the
+policies that reserve, a prompt that was begun comes before those that were not, whatever their priority, because its place is taken; and
+a request for which somebody was paused is not passed over because of its own first block.  Left out: LoRA and PEFT pages, disaggregated
 and encoder requests, cross attention, beams, attention windows, draft tokens, EQUAL_PROGRESS chunks, partial reuse of a block.
 """
 
