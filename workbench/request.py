@@ -123,7 +123,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     ``arrival_step`` counts engine steps, ``arrival_s`` seconds on the engine's clock; without either it
     arrives when added.  ``parent`` names the prompt that this is completion number ``index`` of, when ``n > 1``.
-    ``priority``: a smaller number is served first under ``policy="priority"`` and TensorRT-LLM's policies, and under ``lpm`` without a cache.
+    ``priority``: a smaller number is served first under ``policy="priority"``, TensorRT-LLM's policies, and ``lpm`` without a cache.
     """
 
     id: str
