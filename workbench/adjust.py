@@ -87,7 +87,9 @@ def edit_request(scheduler: Scheduler, request_id: str, changes: Mapping[str, An
     state.limit = min(scheduler.max_model_len, state.num_prompt_tokens + new.sampling.max_tokens)
     if scheduler.queues.waiting.policy == "priority":
         scheduler.queues.waiting.follow("priority")
-    scheduler.note(Command("edit", request_id, before=old.fields(changes), after=new.fields(changes)))
+    changed = [name for name in changes if old.fields([name]) != new.fields([name])]
+    if changed:
+        scheduler.note(Command("edit", request_id, before=old.fields(changed), after=new.fields(changed)))
     return new
 
 

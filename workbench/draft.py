@@ -28,7 +28,7 @@ class StepDraft:
         self.decisions: dict[str, Decision] = {}
         self.admitted: list[str] = []
         self.preempted: list[str] = []
-        self.rejected: list[RequestState] = []  # they can never run; the scheduler ends them
+        self.rejected: list[tuple[RequestState, str]] = []  # they can never run, and why; the scheduler ends them
         self.resumed: list[str] = []
         self.finished: list[Finished] = []
         self.sampled: list[Sampled] = []
@@ -102,9 +102,9 @@ class StepDraft:
         blocker = beneficiary.id if beneficiary is not None else None
         self.decisions[victim.id] = Decision(victim.id, Verdict.PREEMPTED, reason, 0, needed, free, None, blocker)
 
-    def reject(self, state: RequestState, needed: int, total: int) -> None:
+    def reject(self, state: RequestState, needed: int, total: int, unit: str = "blocks") -> None:
         """A request needs more blocks than the pool has, whoever else runs."""
-        self.rejected.append(state)
+        self.rejected.append((state, f"needs {needed} {unit}, there are {total}"))
         self.decisions[state.id] = Decision(state.id, Verdict.REJECTED, Reason.NEVER_FITS, 0, needed, total, total)
 
     def close(self, queues: Queues, usage: KvUsage) -> None:

@@ -161,8 +161,8 @@ class Scheduler:
         self._release_batch()
         self._take_arrivals(now_s)
         self.planner.fill(draft)
-        for state in draft.rejected:
-            self._aborted.append(self._finish(state, "abort", f"needs more blocks than the pool's {self.kv.pool.num_blocks}"))
+        for state, why in draft.rejected:
+            self._aborted.append(self._finish(state, "abort", why))
         return StepPlan(self.step, self.config.block_size, tuple(draft.rows))
 
     def open_decisions(self) -> dict[str, Decision]:

@@ -113,7 +113,7 @@ class PrefillAdder:
         """The step's budget is used up, or a whole prompt exceeds it; for ever, when nobody could fill the prefix cache for it."""
         if self.alone and not self.chunked:
             queues.waiting.remove(state)
-            self.draft.reject(state, wanted, self.draft.token_limit)
+            self.draft.reject(state, wanted, self.draft.token_limit, "tokens in one step")
             return None
         reason = Reason.TOKEN_BUDGET if self.chunked else Reason.CHUNKED_PREFILL_OFF
         return Stop(reason, wanted, max(self.step_tokens, 0), self.draft.token_limit, refused=True, full=False)

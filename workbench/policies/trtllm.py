@@ -237,7 +237,7 @@ class TrtPlanner:
             return True
         if wanted > draft.token_limit and not self.queues.running:  # nobody is left who could fill the prefix cache for it
             self.queues.waiting.remove(state)
-            draft.reject(state, wanted, draft.token_limit)
+            draft.reject(state, wanted, draft.token_limit, "tokens in one step")
             return True
         draft.defer(state, Reason.CHUNKED_PREFILL_OFF, wanted, draft.tokens_left, draft.token_limit)
         return False

@@ -172,7 +172,7 @@ class VllmPlanner:
             tokens, cut = threshold, Reason.LONG_PREFILL_THRESHOLD
         if not config.enable_chunked_prefill and tokens > draft.tokens_left:
             if tokens > draft.token_limit and not self.queues.running:  # nobody is left who could fill the prefix cache for it
-                draft.reject(self.queues.waiting.pop(), tokens, draft.token_limit)
+                draft.reject(self.queues.waiting.pop(), tokens, draft.token_limit, "tokens in one step")
                 return True
             draft.defer(state, Reason.CHUNKED_PREFILL_OFF, tokens, draft.tokens_left, draft.token_limit)
             return False
