@@ -46,14 +46,14 @@ def test_the_picture_of_the_readme_is_inert():
 
 
 @pytest.mark.model
-def test_the_session_of_the_readme_is_real(tmp_path, monkeypatch):
+def test_the_sessions_of_the_readme_are_real(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "displayhook", lambda value: None if value is None else print(repr(value)))
-    session = re.search(r"```python\n(>>> .*?)```", README, re.S).group(1)
-    examples = doctest.DocTestParser().get_examples(session)
-    assert len(examples) == 8
+    sessions = re.findall(r"```python\n(>>> .*?)```", README, re.S)
+    examples = [doctest.DocTestParser().get_examples(session) for session in sessions]
+    assert [len(part) for part in examples] == [8, 6]
     names: dict[str, object] = {}
-    for example in examples:
+    for example in (example for part in examples for example in part):
         printed = io.StringIO()
         with redirect_stdout(printed):
             exec(compile(example.source, "README", "single"), names)

@@ -16,7 +16,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from workbench.comparison import compare
     from workbench.config import EngineConfig
+    from workbench.definitions import Slo
     from workbench.engine import Engine
     from workbench.errors import (
         ConfigError,
@@ -50,11 +52,13 @@ _HOME = {
     "RequestError": "workbench.errors",
     "Run": "workbench.run",
     "SamplingParams": "workbench.request",
+    "Slo": "workbench.definitions",
     "Trace": "workbench.trace",
     "TraceError": "workbench.errors",
     "UnknownModelError": "workbench.errors",
     "UnsupportedModelError": "workbench.errors",
     "WorkbenchError": "workbench.errors",
+    "compare": "workbench.comparison",
     "load_ipython_extension": "workbench.magics",
     "load_trace": "workbench.trace",
     "unload_ipython_extension": "workbench.magics",
@@ -72,12 +76,14 @@ __all__ = [
     "RequestError",
     "Run",
     "SamplingParams",
+    "Slo",
     "Trace",
     "TraceError",
     "UnknownModelError",
     "UnsupportedModelError",
     "WorkbenchError",
     "__version__",
+    "compare",
     "load_ipython_extension",
     "load_trace",
     "unload_ipython_extension",

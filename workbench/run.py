@@ -28,10 +28,12 @@ from workbench.trace import Trace
 
 if TYPE_CHECKING:
     from workbench.counterfactual import Counterfactual
+    from workbench.definitions import Definitions, Slo
     from workbench.engine import Engine
     from workbench.explain import Explanation, StepExplanation
     from workbench.lives import Life
     from workbench.moment import Moment
+    from workbench.prefix_story import PrefixStory
     from workbench.table import StepTable
     from workbench.whatif import WhatIf
 
@@ -295,6 +297,14 @@ class Run:
         """
         name = request.id if isinstance(request, Request) else request
         return self.trace.why(name, step, scheduler_at=self.scheduler_at)
+
+    def prefix_story(self, request: str | Request, step: int | None = None) -> PrefixStory:
+        """Why a request's beginning was, or was not, found in the prefix cache when it was admitted (first, or in ``step``)."""
+        return self.trace.prefix_story(request.id if isinstance(request, Request) else request, step)
+
+    def definitions(self, slo: Slo | None = None) -> Definitions:
+        """Every metric in its competing definitions, named; with ``slo``, goodput under it."""
+        return self.trace.definitions(slo)
 
     def scheduler_at(self, step: int) -> Scheduler:
         """A copy of the scheduler as it stood before ``step``."""

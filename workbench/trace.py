@@ -20,9 +20,11 @@ from workbench.request import Request
 from workbench.table import StepTable
 
 if TYPE_CHECKING:
+    from workbench.definitions import Definitions, Slo
     from workbench.explain import Explanation, StepExplanation
     from workbench.lives import Life
     from workbench.moment import Moment
+    from workbench.prefix_story import PrefixStory
     from workbench.scheduler import Scheduler
 
 
@@ -141,6 +143,18 @@ class Trace:
         from workbench.moment import moment
 
         return moment(self, step)
+
+    def prefix_story(self, request_id: str, step: int | None = None) -> PrefixStory:
+        """Why a request's beginning was, or was not, found in the prefix cache when it was admitted (first, or in ``step``)."""
+        from workbench.prefix_story import prefix_story
+
+        return prefix_story(self, request_id, step)
+
+    def definitions(self, slo: Slo | None = None) -> Definitions:
+        """Every metric in its competing definitions, named; with ``slo``, goodput under it."""
+        from workbench.definitions import definitions
+
+        return definitions(self, slo)
 
     def texts(self) -> dict[str, str]:
         """Output text of every known request, by id."""
