@@ -1,8 +1,8 @@
 """Finding the smallest change that has an effect, when all that one can do is try.
 
-    distance   0   1   2       4               8    …    reach
-               ●───●───●───────●───────────────●─────────●
-               same outcome at both ends: skipped  · differs: halved, and both halves looked at
+    distance   0        guess         reach
+               ●──────────●─────●───────●     an interval whose ends have the same outcome is skipped,
+               ●────●─────●                   one whose ends differ is halved, and both halves are looked at, the nearer first
 
 The effect of a limit on one request is nearly, but not always, monotonic: a larger budget may hand blocks to somebody ahead in the batch
 that the request would have needed.  So no interval is dismissed because its far end fails, only because both ends have the same outcome.
