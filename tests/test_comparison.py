@@ -120,7 +120,7 @@ def test_a_later_run_of_the_same_engine_is_compared_from_its_own_first_step():
 def test_other_tokens_with_equal_decisions_are_named_as_such():
     found = compare(run_of(), run_of(script=lambda name, position: 99 if (name, position) == ("r1", 5) else position % 50))
     assert found.divergence.kind == "tokens"
-    assert found.sentence == "Their decisions and blocks agree; in step 9 the sampled tokens of r1 differ: 5 in a, 99 in b."
+    assert found.sentence == "Up to there their decisions and blocks agree: in step 9 the sampled tokens of r1 differ: 5 in a, 99 in b."
 
 
 def test_other_blocks_with_equal_decisions_are_named_as_such():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import nbformat
@@ -9,11 +10,20 @@ from nbclient import NotebookClient
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 
 
-@pytest.fixture(scope="module")
-def executed():
-    notebook = nbformat.read(NOTEBOOKS / "00_start.ipynb", as_version=4)
+def run_through(name: str) -> nbformat.NotebookNode:
+    notebook = nbformat.read(NOTEBOOKS / name, as_version=4)
     where = {"metadata": {"path": str(NOTEBOOKS)}}
     return NotebookClient(notebook, timeout=300, kernel_name="python3", store_widget_state=False, resources=where).execute()
+
+
+@pytest.fixture(scope="module")
+def executed():
+    return run_through("00_start.ipynb")
+
+
+@pytest.fixture(scope="module")
+def why_and_back():
+    return run_through("01_why_and_back.ipynb")
 
 
 def outputs_of(notebook) -> list[dict]:
@@ -49,6 +59,39 @@ class TestStart:
 
     def test_the_saved_notebook_stays_small(self, executed):
         assert len(nbformat.writes(executed)) < 400_000
+
+
+@pytest.mark.model
+@pytest.mark.kernel
+class TestWhyAndBack:
+    @pytest.fixture
+    def executed(self, why_and_back):
+        return why_and_back
+
+    def texts(self, executed) -> list[str]:
+        return [output["data"]["text/plain"] for output in outputs_of(executed) if output.output_type == "execute_result"]
+
+    def test_no_cell_complains(self, executed):
+        kinds = [(output.output_type, output.get("name")) for output in outputs_of(executed)]
+        assert ("stream", "stderr") not in kinds
+        assert "error" not in [kind for kind, _ in kinds]
+
+    def test_the_decision_the_suggestion_and_its_branch_are_shown(self, executed):
+        told = "\n".join(self.texts(executed))
+        assert "r4 was not admitted in step 2: it needs 2 blocks and 0 are free" in told
+        assert "what if     With " in told
+        assert "They part in step 2: r4 runs" in told
+
+    def test_going_back_and_on_gives_the_same_run_again(self, executed):
+        lanes = [[line for line in text.splitlines() if "dddd" in line] for text in self.texts(executed) if "finished · 48 steps" in text]
+        assert len(lanes) == 2
+        assert lanes[0] == lanes[1]
+
+    def test_three_policies_treat_the_same_pool_differently(self, executed):
+        printed = "".join(output.text for output in outputs_of(executed) if output.output_type == "stream")
+        steps = dict(re.findall(r"(fcfs|guaranteed_no_evict|lpm) +(\d+) steps", printed))
+        assert len(set(steps.values())) == 3
+        assert re.search(r"guaranteed_no_evict +\d+ steps, 0 preemptions", printed)
 
 
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.name)

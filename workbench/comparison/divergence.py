@@ -157,4 +157,4 @@ def _sentence(kind: Kind, name: str | None, step: str, a: Side, b: Side) -> str:
     what = "sampled tokens" if kind == "tokens" else "drafts"
     view = tokens_of if kind == "tokens" else drafts_of
     mine, theirs = (the_token(side, view(side.record).get(name, ())) for side in (a, b))
-    return f"Their decisions and blocks agree; in {step} the {what} of {name} differ: {mine} in a, {theirs} in b."
+    return f"Up to there their decisions and blocks agree: in {step} the {what} of {name} differ: {mine} in a, {theirs} in b."
