@@ -603,3 +603,67 @@ def test_a_request_that_came_in_after_the_last_step_is_there_again():
     again = Engine.from_trace(engine.trace, ScriptedRunner())
     assert again.unfinished == {"r0", "r1"}
     assert [row.request_id for row in again.step().scheduled] == ["r0", "r1"]
+
+
+# -- why, asked of a run -------------------------------------------------------------------------------------------------------
+
+
+def crowded() -> Engine:
+    return Engine(ScriptedRunner(lambda name, position: position), num_blocks=40, block_size=4, max_num_seqs=3)
+
+
+PROMPTS = [[1] * 9, [2] * 14, [1] * 9 + [3], [4] * 20, [5] * 3]
+
+
+def test_a_run_says_why_and_tries_what_it_suggests():
+    run = crowded().run(PROMPTS, max_tokens=9)
+    asked = run.why("r3", step=2)
+    assert asked.sentence == "r3 was not admitted in step 2: 3 requests run and max_num_seqs is 3; it is 1st in the queue."
+    tried = run.what_if(asked)
+    assert tried.counterfactual == asked.counterfactuals[0]
+    assert tried.branch.trace.at(2).decisions[3].num_tokens > 0
+    assert "They part in step 2: r3 runs" in repr(tried)
+    assert len(run.trace) == 18, "the original is as it was"
+
+
+def test_a_decision_of_a_record_is_tried_in_the_first_step_that_has_it_or_in_the_one_named():
+    run = crowded().run(PROMPTS, max_tokens=9)
+    decision = next(decision for decision in run.trace.at(5).decisions if decision.request_id == "r4")
+    assert decision in run.trace.at(0).decisions
+    assert run.what_if(decision).counterfactual.step == 0
+    assert run.what_if(decision, step=5).counterfactual.step == 5
+    with pytest.raises(RequestError, match="is not one of this run's"):
+        run.what_if(msgspec.structs.replace(decision, needed=77))
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda run: run.what_if(run.why("r0", step=0)), "r0 ran in full in step 0: there is nothing to change"),
+        (lambda run: run.what_if("r0"), "what_if takes a decision, an explanation or a counterfactual, not str"),
+        (lambda run: run.why(), "why needs a request, a step, or both"),
+        (lambda run: run.why("r9"), "r9"),
+        (lambda run: run.why("r9", step=2), "r9"),
+    ],
+)
+def test_a_question_without_an_answer_says_what_to_ask(ask, message):
+    with pytest.raises(RequestError, match=message):
+        ask(crowded().run(PROMPTS, max_tokens=9))
+
+
+def test_a_run_whose_engine_is_gone_still_says_why():
+    engine = crowded()
+    first, second = engine.run(PROMPTS, max_tokens=9), engine.run(PROMPTS, max_tokens=9)
+    told = [first.why("r3", step=2), second.why("r8", step=20)]
+    engine.close()
+    assert first.why("r3", step=2) == told[0]
+    later = second.why("r8", step=20)
+    assert (later.sentence, later.tried, told[1].tried) == (told[1].sentence, False, True), "what lacks its beginning is not run again"
+
+
+def test_the_life_of_a_request_is_told_by_run_and_trace_alike():
+    run = crowded().run(PROMPTS, max_tokens=9)
+    assert repr(run.why("r2")) == repr(run.trace.why("r2")) == repr(run.why(run.requests[2]))
+    assert repr(run.at(5)) == repr(run.trace.moment(5))
+    assert run.prefix_story("r2").hits == 2
+    assert run.definitions()["TTFT from arrival, mean"]

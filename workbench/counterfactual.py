@@ -142,6 +142,17 @@ def counterfactuals_of_step(trace: Trace, step: int, *, scheduler_at: SchedulerA
     return _answers(trace, step, trace.at(step).decisions, scheduler_at)
 
 
+def is_asked(decision: Decision) -> bool:
+    """Whether a knob might have changed a decision at all.
+
+    Nobody runs before it arrives.  A batch that SGLang's rule found full is not looked at again until one leaves: any change would
+    make it look, so a suggestion would name the look and not what was lacking.
+    """
+    if decision.reason in (Reason.NOT_ARRIVED, Reason.UNTIL_ONE_FINISHES):
+        return False
+    return decision.verdict is not Verdict.SCHEDULED
+
+
 def no_single_knob(decision: Decision) -> str:
     """The sentence for a request for which :func:`counterfactuals` found nothing."""
     more = "run in full" if decision.verdict is Verdict.PARTIAL else "run"
@@ -151,7 +162,7 @@ def no_single_knob(decision: Decision) -> str:
 def _answers(
     trace: Trace, step: int, decisions: Iterable[Decision], scheduler_at: SchedulerAt | None
 ) -> dict[str, tuple[Counterfactual, ...]]:
-    held_back = [each for each in decisions if each.verdict is not Verdict.SCHEDULED and each.reason is not Reason.NOT_ARRIVED]
+    held_back = [each for each in decisions if is_asked(each)]
     if not held_back:
         return {}
     record = trace.at(step)

@@ -308,7 +308,7 @@ class Engine:
         stops the run cleanly and is raised again; the partial result is :attr:`last_run`.
         Raises :class:`EngineBusyError` while another run is active.
         """
-        self._check_open()
+        self.check_open()
         self._check_free()  # before the lock, which an active run holds while it steps
         with self._lock:
             self._check_free()
@@ -353,11 +353,12 @@ class Engine:
 
     def _owned(self) -> AbstractContextManager[bool]:
         """The lock under which the engine steps; refuses a closed engine and any thread but the active run's."""
-        self._check_open()
+        self.check_open()
         self._check_free()
         return self._lock
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raise :class:`EngineClosedError` if it was closed."""
         if self._closed:
             raise EngineClosedError("this engine was closed: make a new one")
 
@@ -368,13 +369,13 @@ class Engine:
 
     def _between_steps(self, command: Callable[[], Answer]) -> Answer:
         """Run ``command`` now, or, while a run is active, on its thread between two steps; returns what it returns."""
-        self._check_open()
+        self.check_open()
         answer: Answer = self._mailbox.call(command, self._lock)
         return answer
 
     def take(self, run: Run) -> None:
         """Let ``run``, and nobody else, step this engine from now on; called by it."""
-        self._check_open()
+        self.check_open()
         self._check_free()
         with self._lock:
             self._check_free()

@@ -20,7 +20,6 @@ from workbench.events import Decision, StepRecord
 from workbench.intake import Prompt
 from workbench.metrics import RunMetrics, measure
 from workbench.outputs import Completion, completions
-from workbench.rebuild import rebuild
 from workbench.request import Request
 from workbench.result import Result, run_trace
 from workbench.scheduler import Scheduler
@@ -296,7 +295,7 @@ class Run:
         Raises :class:`RequestError` for an unknown request and :class:`IndexError` for a step that is not there.
         """
         name = request.id if isinstance(request, Request) else request
-        return self.trace.why(name, step, scheduler_at=self.scheduler_at)
+        return self.trace.why(name, step, scheduler_at=self.way_back(step) if step is not None else None)
 
     def prefix_story(self, request: str | Request, step: int | None = None) -> PrefixStory:
         """Why a request's beginning was, or was not, found in the prefix cache when it was admitted (first, or in ``step``)."""
@@ -306,19 +305,20 @@ class Run:
         """Every metric in its competing definitions, named; with ``slo``, goodput under it."""
         return self.trace.definitions(slo)
 
-    def scheduler_at(self, step: int) -> Scheduler:
-        """A copy of the scheduler as it stood before ``step``."""
+    def way_back(self, step: int) -> Callable[[int], Scheduler] | None:
+        """How the scheduler before ``step`` is had from the engine; ``None`` when the engine was closed or went another way since."""
         try:
             self._check_step(step)
-            return self.engine.scheduler_before(step)
-        except (TraceError, EngineClosedError):  # the engine went elsewhere: the trace is all that is left
-            return rebuild(self.trace, step)
+            self.engine.check_open()
+        except (TraceError, EngineClosedError):
+            return None
+        return self.engine.scheduler_before
 
     def what_if(self, change: Decision | Counterfactual | Explanation, step: int | None = None) -> WhatIf:
         """Fork at the step of a decision with the change that would have let its request run, run the fork to its end, and compare.
 
-        ``change``: a :class:`Counterfactual` of ``why(…).counterfactuals``, an explanation, or a decision of a record (the first
-        counterfactual is taken; ``step`` tells equal decisions of several steps apart).
+        ``change``: a :class:`Counterfactual` of ``why(…).counterfactuals``, an explanation, or a decision of a record (its least
+        intrusive counterfactual is taken, in the first step in which it was so decided, or in ``step``).
         Raises :class:`RequestError` when no single change would have let it run.
         """
         from workbench.whatif import what_if

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from workbench.comparison import Comparison, compare
-from workbench.counterfactual import Counterfactual, counterfactuals
+from workbench.counterfactual import Counterfactual, counterfactuals, is_asked, no_single_knob
 from workbench.errors import RequestError
-from workbench.events import Decision
+from workbench.events import Decision, Verdict
 from workbench.explain import Explanation
 from workbench.trace import Trace
 
@@ -52,22 +52,21 @@ def _chosen(run: Run, change: Decision | Counterfactual | Explanation, step: int
         found, at = change.counterfactuals, change.step
     elif isinstance(change, Decision):
         at = _step_of(run.trace, change) if step is None else step
-        found = counterfactuals(run.trace, change.request_id, at, scheduler_at=run.scheduler_at)
+        found = counterfactuals(run.trace, change.request_id, at, scheduler_at=run.way_back(at))
     else:
         raise RequestError(f"what_if takes a decision, an explanation or a counterfactual, not {type(change).__name__}: see run.why(…)")
     if not found:
-        who = f"{change.request_id} run (or run in full) in step {at}"
-        raise RequestError(f"no single change of a knob would have let {who}: there is nothing to try")
+        decision = change.decision if isinstance(change, Explanation) else change
+        if decision.verdict is Verdict.SCHEDULED:
+            raise RequestError(f"{decision.request_id} ran in full in step {at}: there is nothing to change")
+        none = f"no knob could have let {decision.request_id} run in step {at}"
+        raise RequestError(no_single_knob(decision) if is_asked(decision) else none)
     return found[0]
 
 
 def _step_of(trace: Trace, decision: Decision) -> int:
-    """The step that a decision was taken in: the very object first, for equal ones may stand in many records."""
-    steps = [record.step for record in trace for other in record.decisions if other is decision]
-    if not steps:
-        steps = [record.step for record in trace for other in record.decisions if other == decision]
-    if not steps:
-        raise RequestError(f"this decision about {decision.request_id} is not one of this run's: take it from run.trace or give step=")
-    if len(steps) > 1:
-        raise RequestError(f"{decision.request_id} was decided about so in steps {steps[0]} to {steps[-1]}: say which with step=")
-    return steps[0]
+    """The first step in which it was so decided: while nothing changes, the same decision stands in every record."""
+    for record in trace:
+        if decision in record.decisions:
+            return record.step
+    raise RequestError(f"this decision about {decision.request_id} is not one of this run's: take it from run.trace")

@@ -11,7 +11,7 @@ from functools import cache
 
 import msgspec
 
-from workbench.counterfactual import Counterfactual, counterfactuals, counterfactuals_of_step
+from workbench.counterfactual import Counterfactual, counterfactuals, counterfactuals_of_step, is_asked
 from workbench.errors import RequestError
 from workbench.events import Command, Decision, Reason, StepRecord
 from workbench.explain.afterwards import afterwards, ending, knob_changes
@@ -34,7 +34,7 @@ class Explanation(msgspec.Struct, frozen=True):
 
     ``sentence`` says it with the numbers of ``decision``.  ``chain``: who waits for whom, when that is the cause.  ``afterwards``: when
     it ran, and what freed the way.  ``prefix``: what the prefix cache gave it, in the step that admitted it.  ``counterfactuals``: the
-    smallest change of each single knob that would have let it run, or run in full.
+    smallest change of each single knob that would have let it run, or run in full; ``tried`` says that they were looked for.
     """
 
     request_id: str
@@ -45,6 +45,7 @@ class Explanation(msgspec.Struct, frozen=True):
     afterwards: str | None = None
     prefix: str | None = None
     counterfactuals: tuple[Counterfactual, ...] = ()
+    tried: bool = False
 
     def __repr__(self) -> str:
         from workbench.render.why import explanation_text
@@ -90,7 +91,7 @@ def explain(trace: Trace, request_id: str, step: int, *, scheduler_at: Scheduler
     if request_id not in scene.decisions:
         raise _no_decision(scene, request_id)
     at = _scheduler_at(trace, scheduler_at)
-    changes = counterfactuals(trace, request_id, step, scheduler_at=at) if at is not None else ()
+    changes = counterfactuals(trace, request_id, step, scheduler_at=at) if at is not None else None
     return _explain(scene, scene.decisions[request_id], changes)
 
 
@@ -100,8 +101,8 @@ def explain_step(trace: Trace, step: int, *, scheduler_at: SchedulerAt | None = 
     record, at = scene.record, _scheduler_at(trace, scheduler_at)
     changes = counterfactuals_of_step(trace, step, scheduler_at=at) if at is not None else {}
     order = dict.fromkeys((*record.running, *record.waiting, *scene.decisions))
-    told = tuple(_explain(scene, scene.decisions[name], changes.get(name, ())) for name in order if name in scene.decisions)
-    return StepExplanation(step, _summary(record), tuple(_commands(record)), told)
+    told = [(scene.decisions[name], changes.get(name, ()) if at is not None else None) for name in order if name in scene.decisions]
+    return StepExplanation(step, _summary(record), tuple(_commands(record)), tuple(_explain(scene, *each) for each in told))
 
 
 def _scheduler_at(trace: Trace, given: SchedulerAt | None) -> SchedulerAt | None:
@@ -114,7 +115,7 @@ def _scheduler_at(trace: Trace, given: SchedulerAt | None) -> SchedulerAt | None
     return lambda step: once(step).copy()
 
 
-def _explain(scene: Scene, decision: Decision, changes: tuple[Counterfactual, ...]) -> Explanation:
+def _explain(scene: Scene, decision: Decision, changes: tuple[Counterfactual, ...] | None) -> Explanation:
     name, step = decision.request_id, scene.step
     return Explanation(
         name,
@@ -124,7 +125,8 @@ def _explain(scene: Scene, decision: Decision, changes: tuple[Counterfactual, ..
         tuple(_chain(scene, decision)),
         afterwards(scene, decision),
         prefix_story(scene.trace, name, step).sentence if name in scene.record.admitted else None,
-        changes,
+        changes or (),
+        tried=changes is not None and is_asked(decision),
     )
 
 

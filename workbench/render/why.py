@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from workbench.counterfactual import no_single_knob
 from workbench.events import Verdict
 from workbench.render._format import escape, ms, plain
 from workbench.render.palette import LOOKS
@@ -61,6 +62,8 @@ def _behind(one: Explanation) -> Iterator[tuple[str, str]]:
         yield "prefix", one.prefix
     for place, change in enumerate(one.counterfactuals):
         yield "" if place else "what if", change.sentence
+    if one.tried and not one.counterfactuals:
+        yield "what if", no_single_knob(one.decision)
 
 
 def _more(one: Explanation) -> str:
