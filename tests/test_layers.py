@@ -16,9 +16,9 @@ LAYERS = {
     1: {"blocks", "prefix", "kv", "radix", "kv_radix", "state", "queues", "batching", "draft", "scheduler", "adjust", "randomness"}
     | {"policies", "speculative"},
     2: {"trace", "table", "_tracefile", "_perfetto", "metrics", "outputs", "conformance", "limits", "sizing", "render"}
-    | {"rebuild", "_search", "explain", "lives", "prefix_story", "counterfactual", "moment", "comparison", "definitions"},
+    | {"rebuild", "_search", "asking", "explain", "lives", "prefix_story", "counterfactual", "moment", "comparison", "definitions"},
     3: {"runners", "models", "tokenizer", "detokenize", "sampler", "shaping", "truncation"},
-    4: {"engine", "assembly", "timeline", "history", "undo", "clock", "run", "result", "whatif"}
+    4: {"engine", "assembly", "timeline", "history", "undo", "clock", "run", "steppable", "result", "whatif"}
     | {"mailbox", "interrupts", "intake", "texts"},
     5: {"magics", "cli", "doctor", "prompts", "_session", "_options", "_docs", "_listing", "_completion", "__main__"},
 }

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from test_rebuild import Sometimes, engine_of, face, run_to_the_end, timeless
 from test_scheduler import workloads
 
-from workbench import ConfigError, Engine, EngineClosedError, RequestError, TraceError, load_trace
+from workbench import ConfigError, Engine, EngineClosedError, RequestError, TraceError, load_trace, why
 from workbench.events import Finished, StepRecord
 from workbench.history import KEYFRAME_STEPS
+from workbench.moment import moment
 from workbench.runners.base import Forkable, HoldsBlocks
 from workbench.runners.scripted import ScriptedRunner
 
@@ -663,7 +664,7 @@ def test_a_run_whose_engine_is_gone_still_says_why():
 
 def test_the_life_of_a_request_is_told_by_run_and_trace_alike():
     run = crowded().run(PROMPTS, max_tokens=9)
-    assert repr(run.why("r2")) == repr(run.trace.why("r2")) == repr(run.why(run.requests[2]))
-    assert repr(run.at(5)) == repr(run.trace.moment(5))
+    assert repr(run.why("r2")) == repr(why(run.trace, "r2")) == repr(run.why(run.requests[2]))
+    assert repr(run.at(5)) == repr(moment(run.trace, 5))
     assert run.prefix_story("r2").hits == 2
     assert run.definitions()["TTFT from arrival, mean"]

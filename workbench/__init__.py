@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from workbench.asking import why
     from workbench.comparison import compare
     from workbench.config import EngineConfig
     from workbench.definitions import Slo
@@ -62,6 +63,7 @@ _HOME = {
     "load_ipython_extension": "workbench.magics",
     "load_trace": "workbench.trace",
     "unload_ipython_extension": "workbench.magics",
+    "why": "workbench.asking",
 }
 
 __all__ = [
@@ -87,6 +89,7 @@ __all__ = [
     "load_ipython_extension",
     "load_trace",
     "unload_ipython_extension",
+    "why",
 ]
 
 

@@ -23,12 +23,12 @@ from workbench.outputs import Completion, completions
 from workbench.request import Request
 from workbench.result import Result, run_trace
 from workbench.scheduler import Scheduler
+from workbench.steppable import Steppable
 from workbench.trace import Trace
 
 if TYPE_CHECKING:
     from workbench.counterfactual import Counterfactual
     from workbench.definitions import Definitions, Slo
-    from workbench.engine import Engine
     from workbench.explain import Explanation, StepExplanation
     from workbench.lives import Life
     from workbench.moment import Moment
@@ -59,7 +59,7 @@ class Run:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Steppable,
         requests: Sequence[Request],
         on_step: Callable[[StepRecord], None] | None = None,
         *,
@@ -85,7 +85,7 @@ class Run:
         self._thread: threading.Thread | None = None
 
     @classmethod
-    def of_trace(cls, engine: Engine) -> Run:
+    def of_trace(cls, engine: Steppable) -> Run:
         """The run of every request in ``engine``'s trace: over if they are, else paused."""
         run = cls(engine, list(engine.trace.requests.values()), first_step=engine.trace.first_step)
         if not run._unfinished:
@@ -230,7 +230,9 @@ class Run:
 
     def at(self, step: int) -> Moment:
         """The state at ``step``: queues, block tables, every block, texts so far.  Raises :class:`IndexError` with the steps there are."""
-        return self.trace.moment(step)
+        from workbench.moment import moment
+
+        return moment(self.trace, step)
 
     def rewind(self, step: int) -> Run:
         """Go back to before ``step``, KV tensors included; the run is paused there, and so is one that was over.
@@ -294,16 +296,22 @@ class Run:
         ``why(step=7)`` explains every request of the step; ``why("r2")`` tells its segments from arrival to end.
         Raises :class:`RequestError` for an unknown request and :class:`IndexError` for a step that is not there.
         """
+        from workbench.asking import why
+
         name = request.id if isinstance(request, Request) else request
-        return self.trace.why(name, step, scheduler_at=self.way_back(step) if step is not None else None)
+        return why(self.trace, name, step, scheduler_at=self.way_back(step) if step is not None else None)
 
     def prefix_story(self, request: str | Request, step: int | None = None) -> PrefixStory:
         """Why a request's beginning was, or was not, found in the prefix cache when it was admitted (first, or in ``step``)."""
-        return self.trace.prefix_story(request.id if isinstance(request, Request) else request, step)
+        from workbench.prefix_story import prefix_story
+
+        return prefix_story(self.trace, request.id if isinstance(request, Request) else request, step)
 
     def definitions(self, slo: Slo | None = None) -> Definitions:
         """Every metric in its competing definitions, named; with ``slo``, goodput under it."""
-        return self.trace.definitions(slo)
+        from workbench.definitions import definitions
+
+        return definitions(self.trace, slo)
 
     def way_back(self, step: int) -> Callable[[int], Scheduler] | None:
         """How the scheduler before ``step`` is had from the engine; ``None`` when the engine was closed or went another way since."""
@@ -321,9 +329,12 @@ class Run:
         intrusive counterfactual is taken, in the first step in which it was so decided, or in ``step``).
         Raises :class:`RequestError` when no single change would have let it run.
         """
-        from workbench.whatif import what_if
+        from workbench.comparison import compare
+        from workbench.whatif import WhatIf, choose
 
-        return what_if(self, change, step)
+        chosen = choose(self.trace, change, step, self.way_back)
+        branch = self.fork(chosen.step, **chosen.changes).resume()
+        return WhatIf(chosen, branch, compare(self, branch))
 
     # -- result ----------------------------------------------------------------------------------------------------
 

@@ -6,26 +6,17 @@ everything else only reads it.  Files are written and read by ``_tracefile``, Pe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import overload
 
 from workbench._perfetto import write_perfetto
 from workbench._tracefile import Content, read_trace, write_trace
 from workbench.config import EngineConfig
-from workbench.errors import RequestError
 from workbench.events import Fidelity, ModelFacts, StepRecord
 from workbench.request import Request
 from workbench.table import StepTable
-
-if TYPE_CHECKING:
-    from workbench.definitions import Definitions, Slo
-    from workbench.explain import Explanation, StepExplanation
-    from workbench.lives import Life
-    from workbench.moment import Moment
-    from workbench.prefix_story import PrefixStory
-    from workbench.scheduler import Scheduler
 
 
 class Trace:
@@ -116,45 +107,6 @@ class Trace:
     def steps(self) -> StepTable:
         """The steps as a table: prints aligned, and ``to_pandas()`` / ``to_arrow()`` convert it."""
         return StepTable(self.records)
-
-    def why(
-        self, request_id: str | None = None, step: int | None = None, *, scheduler_at: Callable[[int], Scheduler] | None = None
-    ) -> Explanation | StepExplanation | Life:
-        """Why a request did or did not run in a step; why a whole step is what it is; or a request's life.
-
-        ``why("r2", step=7)`` is a sentence with the numbers, what it waited for, and which single change would have let it run;
-        ``why(step=7)`` explains every request of the step; ``why("r2")`` tells its segments from arrival to end.  ``scheduler_at`` is a
-        faster way to earlier schedulers than deciding the trace again.
-        Raises :class:`RequestError` for an unknown request and :class:`IndexError` for a step that is not there.
-        """
-        from workbench.explain import explain, explain_step
-        from workbench.lives import life
-
-        if request_id is None and step is None:
-            raise RequestError("why needs a request, a step, or both: why('r0'), why(step=7), why('r0', step=7)")
-        if step is None:
-            return life(self, request_id or "")
-        if request_id is None:
-            return explain_step(self, step, scheduler_at=scheduler_at)
-        return explain(self, request_id, step, scheduler_at=scheduler_at)
-
-    def moment(self, step: int) -> Moment:
-        """The state at ``step``: queues, block tables, every block, texts so far.  Raises :class:`IndexError` with the steps there are."""
-        from workbench.moment import moment
-
-        return moment(self, step)
-
-    def prefix_story(self, request_id: str, step: int | None = None) -> PrefixStory:
-        """Why a request's beginning was, or was not, found in the prefix cache when it was admitted (first, or in ``step``)."""
-        from workbench.prefix_story import prefix_story
-
-        return prefix_story(self, request_id, step)
-
-    def definitions(self, slo: Slo | None = None) -> Definitions:
-        """Every metric in its competing definitions, named; with ``slo``, goodput under it."""
-        from workbench.definitions import definitions
-
-        return definitions(self, slo)
 
     def texts(self) -> dict[str, str]:
         """Output text of every known request, by id."""

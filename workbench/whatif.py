@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
-from workbench.comparison import Comparison, compare
+from workbench.comparison import Comparison
 from workbench.counterfactual import Counterfactual, counterfactuals, is_asked, no_single_knob
 from workbench.errors import RequestError
 from workbench.events import Decision, Verdict
 from workbench.explain import Explanation
+from workbench.scheduler import Scheduler
 from workbench.trace import Trace
 
-if TYPE_CHECKING:
-    from workbench.run import Run
+WayBack = Callable[[int], Callable[[int], Scheduler] | None]
 
 
 class WhatIf(msgspec.Struct, frozen=True):
@@ -37,22 +38,15 @@ class WhatIf(msgspec.Struct, frozen=True):
         return f"<div><p>{escape(self.sentence)}</p>{self.comparison._repr_html_()}</div>"
 
 
-def what_if(run: Run, change: Decision | Counterfactual | Explanation, step: int | None = None) -> WhatIf:
-    """See :meth:`workbench.run.Run.what_if`."""
-    chosen = _chosen(run, change, step)
-    branch = run.fork(chosen.step, **chosen.changes)
-    branch.resume()
-    return WhatIf(chosen, branch, compare(run, branch))
-
-
-def _chosen(run: Run, change: Decision | Counterfactual | Explanation, step: int | None) -> Counterfactual:
+def choose(trace: Trace, change: Decision | Counterfactual | Explanation, step: int | None, way_back: WayBack) -> Counterfactual:
+    """The change to try; see :meth:`workbench.run.Run.what_if`.  ``way_back(step)`` tells how the scheduler of a step is had."""
     if isinstance(change, Counterfactual):
         return change
     if isinstance(change, Explanation):
         found, at = change.counterfactuals, change.step
     elif isinstance(change, Decision):
-        at = _step_of(run.trace, change) if step is None else step
-        found = counterfactuals(run.trace, change.request_id, at, scheduler_at=run.way_back(at))
+        at = _step_of(trace, change) if step is None else step
+        found = counterfactuals(trace, change.request_id, at, scheduler_at=way_back(at))
     else:
         raise RequestError(f"what_if takes a decision, an explanation or a counterfactual, not {type(change).__name__}: see run.why(…)")
     if not found:
