@@ -16,6 +16,7 @@ from test_scheduler import workloads
 from workbench import Engine, Trace, TraceError, load_trace
 from workbench.adjust import change_knobs, edit_request
 from workbench.comparison import compare
+from workbench.comparison.renaming import renamed
 from workbench.config import EngineConfig
 from workbench.events import ModelFacts, StepRecord
 from workbench.rebuild import rebuild
@@ -202,10 +203,44 @@ def test_other_prompts_and_other_times_are_not_the_same_arrivals():
 
 
 def test_runs_without_a_common_request_have_nothing_to_compare():
-    found = compare(run_of([{"prompt_token_ids": [1], "id": "x"}]), run_of([{"prompt_token_ids": [1], "id": "y"}]))
+    found = compare(run_of([{"prompt_token_ids": [1], "id": "x"}]), run_of([{"prompt_token_ids": [2], "id": "y"}]))
     assert found.sentence == "They have no request in common, so there is nothing to compare step by step."
     assert found.divergence is None
     assert len(found._repr_html_()) > 1000
+
+
+def test_a_second_run_of_the_same_prompts_in_one_engine_is_compared_with_the_first_by_position():
+    prompts = [list(range(20)), list(range(100, 130))]
+    with Engine(ScriptedRunner(scripted), num_blocks=24, max_num_seqs=2) as engine:
+        first, again = engine.run(prompts), engine.run(prompts)
+        third = engine.run(prompts[:1])
+    found = compare(first, again)
+    assert set(first.trace.requests) == {"r0", "r1"}
+    assert found.notes == ("r2, r3 in b are taken for r0, r1 in a: the same prompts in the same order.",)
+    assert found.same_arrivals
+    assert found.sentence == (
+        "They part in step 0 (64 in b): r0 runs its 20 prompt tokens in a, in b it runs its 4 prompt tokens after 16 from the prefix cache."
+    )
+    assert "r2" in found._repr_html_()
+    assert compare(third, again).sentence == "They have no request in common, so there is nothing to compare step by step."
+
+
+def test_what_runs_alike_under_other_ids_never_parts():
+    others = [{**prompt, "id": f"q{i}"} for i, prompt in enumerate(PROMPTS)]
+    found = compare(run_of(max_num_seqs=2, num_blocks=16), run_of(others, max_num_seqs=2, num_blocks=16))
+    assert (found.divergence, found.same_arrivals) == (None, True)
+    assert len(found.notes) == 1
+
+
+def test_one_request_under_another_id_is_told_by_its_prompt():
+    found = compare(run_of([{"prompt_token_ids": [1], "id": "x"}]), run_of([{"prompt_token_ids": [1], "id": "y"}]))
+    assert found.notes == ("y in b is taken for x in a: the same prompt.",)
+    assert found.divergence is None
+
+
+def test_prompts_in_another_order_are_not_taken_for_each_other():
+    found = compare(run_of([[1], [2]]), run_of([{"prompt_token_ids": [2], "id": "x"}, {"prompt_token_ids": [1], "id": "y"}]))
+    assert found.sentence == "They have no request in common, so there is nothing to compare step by step."
 
 
 def test_many_changes_are_counted_not_listed():
@@ -227,6 +262,20 @@ def test_no_trace_parts_from_itself(workload, fails):
     assert found.divergence is None
     assert found.notes == ()
     assert found.same_arrivals
+
+
+@settings(max_examples=40, deadline=None)
+@given(workloads(), st.sets(st.integers(0, 25), max_size=2))
+def test_no_trace_parts_from_itself_under_other_ids(workload, fails):
+    knobs, requests = workload
+    trace = run_to_the_end(engine_of(knobs, requests, fails), requests).trace
+    ids = {name: f"another {name}" for name in trace.requests}
+    other = renamed(trace, ids)
+    written = msgspec.json.encode(other.records).decode()
+    assert not [name for name in ids if f'"{name}"' in written]
+    assert renamed(other, {theirs: name for name, theirs in ids.items()}).records == trace.records
+    found = compare(trace, other)
+    assert (found.divergence, found.same_arrivals, len(found.notes)) == (None, True, 1)
 
 
 def bare(record):

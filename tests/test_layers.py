@@ -16,7 +16,8 @@ LAYERS = {
     1: {"blocks", "prefix", "kv", "radix", "kv_radix", "state", "queues", "batching", "draft", "scheduler", "adjust", "randomness"}
     | {"policies", "speculative"},
     2: {"trace", "table", "_tracefile", "_perfetto", "metrics", "outputs", "conformance", "limits", "sizing", "render"}
-    | {"rebuild", "_search", "asking", "explain", "lives", "prefix_story", "counterfactual", "moment", "comparison", "definitions"},
+    | {"rebuild", "_search", "asking", "explain", "lives", "prefix_story", "counterfactual"}
+    | {"findings", "moment", "comparison", "definitions"},
     3: {"runners", "models", "tokenizer", "detokenize", "sampler", "shaping", "truncation"},
     4: {"engine", "assembly", "timeline", "history", "undo", "clock", "run", "steppable", "result", "whatif"}
     | {"mailbox", "interrupts", "intake", "texts"},

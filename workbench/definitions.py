@@ -14,87 +14,27 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import msgspec
-
 from workbench.errors import ConfigError
+from workbench.findings.definitions import Definition, DefinitionsData, Slo
 from workbench.metrics import Percentiles, RequestMetrics, measure
+from workbench.render.definitions import definitions_html, definitions_text
 from workbench.trace import Trace
+
+__all__ = ["Definition", "Definitions", "HitRateWindow", "Slo", "definitions", "request_times", "trace_of"]
 
 _HANDBOOK = "LLM inference handbook"
 
 
-class Slo(msgspec.Struct, frozen=True, kw_only=True):
-    """Limits in milliseconds that a request must keep, all that are given; a request exactly at a limit keeps it.
+class Definitions(DefinitionsData, frozen=True):
+    """A table of definitions, aligned; ``table["TTFT from arrival, mean"]`` is one of them.
 
-    ``itl_ms`` bounds its longest gap.  A request of one token has no ITL or TPOT and keeps any limit on them.
-    Raises :class:`ConfigError` for a limit that is not a positive number, and when none is given.
+    Its fields are those of :class:`~workbench.findings.definitions.DefinitionsData`.
     """
 
-    ttft_ms: float | None = None
-    e2e_ms: float | None = None
-    itl_ms: float | None = None
-    tpot_ms: float | None = None
-
-    def __post_init__(self) -> None:
-        given = {name: getattr(self, name) for name in self.__struct_fields__ if getattr(self, name) is not None}
-        for name, limit in given.items():
-            if isinstance(limit, bool) or not isinstance(limit, int | float) or not (math.isfinite(limit) and limit > 0):
-                raise ConfigError(f"{name} of an SLO must be a positive number of milliseconds, not {limit!r}")
-        if not given:
-            raise ConfigError(f"an SLO needs a limit: give at least one of {', '.join(self.__struct_fields__)}")
-
-    def met_by(self, request: RequestMetrics) -> bool | None:
-        """Whether a request completed within every limit; ``None`` where its times are not known."""
-        if request.finish_reason not in ("stop", "length"):
-            return False
-        if (self.ttft_ms is not None and request.ttft_ms is None) or (self.e2e_ms is not None and request.e2e_ms is None):
-            return None
-        times = (request.ttft_ms, request.e2e_ms, max(request.itl_ms, default=None), request.tpot_ms)
-        limits = (self.ttft_ms, self.e2e_ms, self.itl_ms, self.tpot_ms)
-        return all(limit is None or time is None or time <= limit for time, limit in zip(times, limits, strict=True))
-
-    def __str__(self) -> str:
-        limits = {"TTFT": self.ttft_ms, "E2E": self.e2e_ms, "ITL": self.itl_ms, "TPOT": self.tpot_ms}
-        return ", ".join(f"{name} ≤ {limit:g} ms" for name, limit in limits.items() if limit is not None)
-
-
-class Definition(msgspec.Struct, frozen=True):
-    """One definition of a metric and what it comes to; ``value`` is ``None`` without an observation."""
-
-    name: str
-    value: float | None
-    unit: str
-    formula: str
-    source: str
-
-
-class Definitions(msgspec.Struct, frozen=True):
-    """A table of definitions; ``table["TTFT from arrival, mean"]`` is one of them."""
-
-    rows: tuple[Definition, ...]
-    slo: Slo | None
-    num_requests: int
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __iter__(self) -> Iterator[Definition]:
-        return iter(self.rows)
-
-    def __getitem__(self, name: str) -> Definition:
-        for row in self.rows:
-            if row.name == name:
-                return row
-        raise KeyError(f"no definition {name!r}; there are: {', '.join(row.name for row in self.rows)}")
-
     def __repr__(self) -> str:
-        from workbench.render.definitions import definitions_text
-
         return definitions_text(self)
 
     def _repr_html_(self) -> str:
-        from workbench.render.definitions import definitions_html
-
         return definitions_html(self)
 
 

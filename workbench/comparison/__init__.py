@@ -8,56 +8,35 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from workbench.comparison.changes import Changes
-from workbench.comparison.divergence import Divergence, first_divergence
-from workbench.comparison.figures import Figure, figures
+from workbench.comparison.divergence import first_divergence
+from workbench.comparison.figures import figures
 from workbench.comparison.pairing import Pairing, pair
 from workbench.definitions import trace_of
-from workbench.metrics import RunMetrics, measure
+from workbench.findings.comparison import ComparisonData, Divergence, Figure
+from workbench.metrics import measure
 from workbench.render._format import plural
-from workbench.trace import Trace
+from workbench.render.comparison import comparison_html, comparison_text
 
 __all__ = ["Comparison", "Divergence", "Figure", "compare"]
 
 
-class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """What :func:`compare` found.
-
-    ``sentence``: where the two part, or that they never do.  ``divergence``: the same as values; ``None`` if they never part.
-    ``notes``: what was changed between them.  ``same_arrivals``: whether both were given the same prompts at the same times.
-    ``num_compared``: steps that both have, the first of which is ``first_steps`` in each.  ``figures``: the metrics of both.
-    """
-
-    a: Trace
-    b: Trace
-    names: tuple[str, str]
-    sentence: str
-    divergence: Divergence | None
-    notes: tuple[str, ...]
-    same_arrivals: bool
-    num_compared: int
-    first_steps: tuple[int, int]
-    metrics: tuple[RunMetrics, RunMetrics]
-    figures: tuple[Figure, ...]
+class Comparison(ComparisonData, frozen=True, kw_only=True):
+    """What :func:`compare` found, with both timelines; fields as in :class:`~workbench.findings.comparison.ComparisonData`."""
 
     def __repr__(self) -> str:
-        from workbench.render.comparison import comparison_text
-
         return comparison_text(self)
 
     def _repr_html_(self) -> str:
-        from workbench.render.comparison import comparison_html
-
         return comparison_html(self)
 
 
 def compare(run_a: Any, run_b: Any) -> Comparison:
     """Find the first step, and in it the first decision, in which two runs differ; tabulate the metrics of both.
 
-    Each is a run (anything with a ``trace``) or a :class:`~workbench.trace.Trace`.  Requests are told by their ids; where the two were not
-    given the same, those that both have are compared, and the comparison says so.
+    Each is a run (anything with a ``trace``) or a :class:`~workbench.trace.Trace`.  Requests are told by their ids, or, where no id is in
+    both, by their prompts if these are the same in the same order; ``b``'s then go by the ids in ``a`` in everything said.  Where the two
+    were not given the same requests, those that both have are compared.  The comparison says which.
     Raises :class:`TypeError` for anything else, and :class:`TraceError` for a trace without steps.
     """
     a, b = trace_of(run_a, "compare")[:], trace_of(run_b, "compare")[:]  # as of now: a run may be adding to them

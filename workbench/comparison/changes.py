@@ -30,7 +30,7 @@ class Changes:
     @cached_property
     def notes(self) -> tuple[str, ...]:
         """Every change, those of the beginning first; more than a dozen are counted."""
-        found = [*self._arrivals, *self._settings(), *self._asked(), *self._commands()]
+        found = [*self._taken(), *self._arrivals, *self._settings(), *self._asked(), *self._commands()]
         if len(found) > _MAX_NOTES:
             found[_MAX_NOTES - 1 :] = [f"… and {plural(len(found) - _MAX_NOTES + 1, 'more change')}."]
         return tuple(found)
@@ -39,6 +39,13 @@ class Changes:
     def same_arrivals(self) -> bool:
         """Whether both were given the same prompts at the same times."""
         return not self._arrivals
+
+    def _taken(self) -> Iterator[str]:
+        """Requests that only their prompts tell."""
+        taken = self._pairing.taken
+        if taken:
+            verb, what = ("is", "the same prompt") if len(taken) == 1 else ("are", "the same prompts in the same order")
+            yield f"{_listed(list(taken))} in b {verb} taken for {_listed(list(taken.values()))} in a: {what}."
 
     @cached_property
     def _arrivals(self) -> list[str]:

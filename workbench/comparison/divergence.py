@@ -3,40 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
-
-import msgspec
+from typing import Any
 
 from workbench.comparison.pairing import Pairing
 from workbench.comparison.words import Side, decided, listed_ids, the_token
-from workbench.events import Decision, StepRecord
+from workbench.events import StepRecord
+from workbench.findings.comparison import Divergence, Kind
 from workbench.moment.fold import end_of_planning
 
-Kind = Literal["decision", "row", "order", "blocks", "tokens", "drafts", "end"]
 _EXACT = ("decisions", "scheduled", "block_events", "sampled", "finished", "running", "waiting", "held", "proposed")
-
-
-class Divergence(msgspec.Struct, frozen=True, kw_only=True):
-    """Where two runs part.
-
-    ``steps``: the step's number in each; ``position`` counts the steps that were compared, from 0.  ``kind``: what differs first: a
-    ``decision`` (verdict, reason or tokens), the ``row`` that came of it, the ``order`` of a queue, ``blocks`` or sampled ``tokens`` though
-    all was decided alike, how a request came to its ``end``, or the ``drafts`` for the next step.  ``a`` and ``b`` are the request's
-    decisions; ``None`` where it was not there, or where the difference is no single request's.
-    """
-
-    position: int
-    steps: tuple[int, int]
-    kind: Kind
-    request_id: str | None
-    a: Decision | None
-    b: Decision | None
-    sentence: str
-
-    @property
-    def step(self) -> int:
-        """The step's number in the first run."""
-        return self.steps[0]
 
 
 def first_divergence(pairing: Pairing) -> Divergence | None:

@@ -5,28 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-import msgspec
-
+from workbench.findings.comparison import Figure
 from workbench.metrics import RunMetrics
-
-
-class Figure(msgspec.Struct, frozen=True):
-    """One metric of both runs; ``None`` where a run has no observation.  ``unit`` is ``ms``, ``1/s``, ``share`` or a noun."""
-
-    name: str
-    unit: str
-    a: float | None
-    b: float | None
-
-    @property
-    def difference(self) -> float | None:
-        """``b - a``."""
-        return None if self.a is None or self.b is None else self.b - self.a
-
-    @property
-    def ratio(self) -> float | None:
-        """``b / a``; ``None`` where ``a`` is 0."""
-        return None if not self.a or self.b is None else self.b / self.a
 
 
 def figures(a: RunMetrics, b: RunMetrics) -> tuple[Figure, ...]:

@@ -6,19 +6,25 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from workbench.comparison.renaming import renamed, same_prompts
 from workbench.errors import TraceError
 from workbench.events import StepRecord
 from workbench.trace import Trace
 
 
 class Pairing(msgspec.Struct, frozen=True):
-    """Records from the first pair of steps on, and the ids of requests that both traces have."""
+    """Records from the first pair of steps on, and the ids of requests that both traces have.
+
+    ``taken``: where they share no id but all prompts, the ids that requests of ``b`` have of their own, each with the id in ``a`` that it
+    goes by here.
+    """
 
     trace_a: Trace
     trace_b: Trace
     a: Sequence[StepRecord]
     b: Sequence[StepRecord]
     common: frozenset[str]
+    taken: dict[str, str]
 
     def __len__(self) -> int:
         """How many steps both have."""
@@ -41,12 +47,14 @@ def pair(a: Trace, b: Trace) -> Pairing:
     for letter, trace in (("first", a), ("second", b)):
         if not len(trace):
             raise TraceError(f"the {letter} of the two has no steps: there is nothing to compare")
+    taken = {} if names(a) & names(b) else same_prompts(a, b)
+    b = renamed(b, taken) if taken else b
     common = frozenset(names(a) & names(b))
     late_a, late_b = max(b.first_step - a.first_step, 0), max(a.first_step - b.first_step, 0)
     numbered = a.records[late_a:], b.records[late_b:]
     if (late_a or late_b) and _meetings(a.records, b.records) > _meetings(*numbered):
         numbered = a.records, b.records
-    return Pairing(a, b, *numbered, common)
+    return Pairing(a, b, *numbered, common, taken)
 
 
 def names(trace: Trace) -> set[str]:

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from workbench.errors import TraceError
-from workbench.moment.fold import Fold
-from workbench.moment.values import BlockMoment, Moment, RequestMoment
+from workbench.findings.moment import BlockMoment, RequestMoment
+from workbench.moment.fold import Fold, Moment
 from workbench.trace import Trace
 
 __all__ = ["BlockMoment", "Moment", "RequestMoment", "moment", "moments"]

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from workbench.events import BlockEvent, Command, Decision, Reason, Sampled, StepRecord
+from workbench.findings.moment import BlockMoment, BlockStatus, MomentData, RequestMoment
 from workbench.moment.pool import Pool, forgets
-from workbench.moment.values import BlockMoment, BlockStatus, Moment, RequestMoment
 from workbench.rebuild import originals
+from workbench.render.moment import moment_html, moment_text
 from workbench.state import Status
 from workbench.trace import Trace
+
+
+class Moment(MomentData, frozen=True, kw_only=True):
+    """The state at one step, as a board; its fields are those of :class:`~workbench.findings.moment.MomentData`."""
+
+    def __repr__(self) -> str:
+        return moment_text(self)
+
+    def _repr_html_(self) -> str:
+        return moment_html(self)
 
 
 class Fold:

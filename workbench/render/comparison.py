@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from workbench.findings.comparison import ComparisonData, Figure
 from workbench.render._format import NONE, escape, ms, number, percent, plain, plural
 from workbench.render._svg import Grid
 from workbench.render.board import board_of
@@ -11,13 +10,10 @@ from workbench.render.frame import framed, part, table
 from workbench.render.timeline import timeline_of
 from workbench.trace import Trace
 
-if TYPE_CHECKING:
-    from workbench.comparison import Comparison, Figure
-
 _COLUMNS = ("", "a", "b", "b − a", "b ÷ a")
 
 
-def comparison_text(found: Comparison) -> str:
+def comparison_text(found: ComparisonData) -> str:
     """The sentence, what was changed, and the figures in aligned columns."""
     lines = [found.sentence, *(f"  {note}" for note in found.notes)]
     lines += [f"  {letter}: {_whose(found, i)}" for i, letter in enumerate("ab")]
@@ -29,7 +25,7 @@ def comparison_text(found: Comparison) -> str:
     return "\n".join([*map(plain, lines), "", *table_lines])
 
 
-def comparison_html(found: Comparison) -> str:
+def comparison_html(found: ComparisonData) -> str:
     """The same with both timelines as one HTML fragment: no script, everything from outside escaped, both themes readable."""
     notes = "".join(f'<div class="wb-nums">{escape(note)}</div>' for note in found.notes)
     said = f'<div class="wb-part"><b>{escape(found.sentence)}</b>{notes}</div>'
@@ -37,7 +33,7 @@ def comparison_html(found: Comparison) -> str:
     return framed(said, *_timelines(found), figures)
 
 
-def _timelines(found: Comparison) -> list[str]:
+def _timelines(found: ComparisonData) -> list[str]:
     """Both from the first pair of steps on, a column of one above the same column of the other."""
     traces = [trace[first - trace.first_step :] for trace, first in zip((found.a, found.b), found.first_steps, strict=True)]
     grid = Grid.of(max(map(len, traces)))
@@ -49,7 +45,7 @@ def _timelines(found: Comparison) -> list[str]:
     return drawn
 
 
-def _whose(found: Comparison, i: int) -> str:
+def _whose(found: ComparisonData, i: int) -> str:
     trace: Trace = (found.a, found.b)[i]
     return f"{found.names[i]}, {plural(len(trace), 'step')}"
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from workbench.findings.definitions import Definition, DefinitionsData
 from workbench.render._format import NONE, number, percent, plural
 from workbench.render.frame import framed, part, table
-
-if TYPE_CHECKING:
-    from workbench.definitions import Definition, Definitions
 
 _COLUMNS = ("definition", "value", "formula", "used by")
 
 
-def definitions_text(found: Definitions) -> str:
+def definitions_text(found: DefinitionsData) -> str:
     """One line per definition, aligned."""
     rows = [_COLUMNS, *map(_row, found.rows)]
     sizes = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
@@ -23,12 +19,12 @@ def definitions_text(found: Definitions) -> str:
     return "\n".join(lines)
 
 
-def definitions_html(found: Definitions) -> str:
+def definitions_html(found: DefinitionsData) -> str:
     """The same as one HTML fragment: no script, both themes readable."""
     return framed(part("definitions", _note(found), table(_COLUMNS, map(_row, found.rows), left=(0, 2, 3))))
 
 
-def _note(found: Definitions) -> str:
+def _note(found: DefinitionsData) -> str:
     return plural(found.num_requests, "request") + (f"; SLO: {found.slo}" if found.slo else "")
 
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from workbench.events import Decision, Reason, Verdict
+from workbench.findings.moment import BlockMoment, MomentData, RequestMoment
 from workbench.render import _svg as svg
 from workbench.render._format import NONE, escape, percent, plain, plural, shorten
 from workbench.render.board import in_words
 from workbench.render.frame import framed, part, table
 from workbench.render.palette import CACHE, LINE, LOOKS, PREEMPTED, PREFILL
-
-if TYPE_CHECKING:
-    from workbench.moment import BlockMoment, Moment, RequestMoment
 
 _MAX_ROWS, _MAX_BLOCKS, _PER_LINE = 40, 2048, 64
 _COLUMNS = ("request", "status", "prompt", "output", "computed", "blocks", "this step", "text so far")
@@ -21,7 +18,7 @@ _LETTERS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _SIDE, _PITCH = 12.0, 15.0
 
 
-def moment_text(moment: Moment, width: int = 120) -> str:
+def moment_text(moment: MomentData, width: int = 120) -> str:
     """The board of one step: a line of counts, a line per request, and one character per block."""
     rows = [_COLUMNS, *([plain(cell) for cell in _row(one)] for one in moment.requests[:_MAX_ROWS])]
     sizes = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
@@ -34,7 +31,7 @@ def moment_text(moment: Moment, width: int = 120) -> str:
     return "\n".join(lines)
 
 
-def moment_html(moment: Moment) -> str:
+def moment_html(moment: MomentData) -> str:
     """The same as one HTML fragment: no script, everything from outside escaped, both themes readable."""
     rows = [_row(one) for one in moment.requests[:_MAX_ROWS]]
     more = f"… and {plural(len(moment.requests) - _MAX_ROWS, 'more request')}" if len(moment.requests) > _MAX_ROWS else ""
@@ -45,16 +42,16 @@ def moment_html(moment: Moment) -> str:
     return framed(head, part("requests", "queues after planning, tokens after the commit", requests + below), _picture(moment))
 
 
-def _head(moment: Moment) -> str:
+def _head(moment: MomentData) -> str:
     return f"Step {moment.step}: {_counts(moment)} · {_pool(moment)}"
 
 
-def _counts(moment: Moment) -> str:
+def _counts(moment: MomentData) -> str:
     queues = (("running", moment.running), ("waiting", moment.waiting), ("held", moment.held), ("pending", moment.pending))
     return ", ".join(f"{len(queue)} {name}" for name, queue in queues if queue or name in ("running", "waiting"))
 
 
-def _pool(moment: Moment) -> str:
+def _pool(moment: MomentData) -> str:
     kv = moment.kv
     counts = f"{plural(kv.total, 'block')} × {plural(moment.block_size, 'token')}: {kv.in_use} in use, {kv.cached} cached, {kv.free} free"
     if moment.wasted_slots is None:
@@ -110,12 +107,12 @@ def _decision(decision: Decision | None) -> str:
 # -- the map of the blocks ---------------------------------------------------------------------------------------------
 
 
-def _owner_letters(moment: Moment) -> dict[str, str]:
+def _owner_letters(moment: MomentData) -> dict[str, str]:
     holders = [one.request_id for one in moment.requests if one.block_ids is None or one.block_ids]
     return {name: _LETTERS[i] if i < len(_LETTERS) else "#" for i, name in enumerate(holders)}
 
 
-def _map_lines(moment: Moment) -> list[str]:
+def _map_lines(moment: MomentData) -> list[str]:
     letters = _owner_letters(moment)
     shown = moment.blocks[:_MAX_BLOCKS]
     indent = len(str(shown[-1].block_id)) if shown else 1
@@ -137,7 +134,7 @@ def _letter(block: BlockMoment, letters: dict[str, str]) -> str:
     return {"cached": "=", "free": "."}.get(block.status, "?")
 
 
-def _picture(moment: Moment) -> str:
+def _picture(moment: MomentData) -> str:
     shown = moment.blocks[:_MAX_BLOCKS]
     per_line = int((svg.RIGHT - 8) / _PITCH)
     ids = svg.prefix("moment", moment.step, len(shown))
@@ -168,7 +165,7 @@ def _square(place: int, per_line: int) -> str:
     return f"M{svg.num(x)} {svg.num(y)}h{side}v{side}h-{side}z"
 
 
-def _legend(moment: Moment, ids: str, y: float, new: bool) -> tuple[str, float]:
+def _legend(moment: MomentData, ids: str, y: float, new: bool) -> tuple[str, float]:
     used, cached = LOOKS[PREFILL].colour, LOOKS[CACHE].colour
     looks = {"in use": (used, "", ""), "cached": (f"url(#{ids}-cached) {cached}", "", cached), "free": (LINE, "0.18", "")}
     looks["unknown"] = ("none", "", LINE)

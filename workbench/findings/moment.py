@@ -1,4 +1,4 @@
-"""What a moment is: values, and how to look them up."""
+"""The state at a step: values, and how to look them up."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class RequestMoment(msgspec.Struct, frozen=True, kw_only=True):
     block_ids: tuple[int, ...] | None
 
 
-class Moment(msgspec.Struct, frozen=True, kw_only=True):
+class MomentData(msgspec.Struct, frozen=True, kw_only=True):
     """The state at one step; see :mod:`workbench.moment` for the two instants that it shows.
 
     ``requests``: those in a queue, in the order running, held, waiting, pending, then those that ended without being in one.
@@ -104,13 +104,3 @@ class Moment(msgspec.Struct, frozen=True, kw_only=True):
             if one.block_id == block_id:
                 return one
         raise TraceError(f"the pool has no block {block_id!r} at step {self.step}: it has {self.kv.total}, with ids from 1")
-
-    def __repr__(self) -> str:
-        from workbench.render.moment import moment_text
-
-        return moment_text(self)
-
-    def _repr_html_(self) -> str:
-        from workbench.render.moment import moment_html
-
-        return moment_html(self)
