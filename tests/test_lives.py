@@ -12,7 +12,8 @@ from test_scheduler import workloads
 from workbench import Engine, RequestError
 from workbench.adjust import edit_request, reset_prefix_cache
 from workbench.events import Reason
-from workbench.lives import WORDS, life
+from workbench.lives import life
+from workbench.render.prose import WORDS
 from workbench.runners.scripted import ScriptedRunner
 
 

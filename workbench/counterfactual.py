@@ -10,104 +10,34 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from itertools import takewhile
-from typing import Any, Literal
-
-import msgspec
 
 from workbench._search import smallest
 from workbench.adjust import change_knobs, edit_request
 from workbench.errors import ConfigError, RequestError
 from workbench.events import Decision, Reason, Verdict
+from workbench.findings.why import TRIED, CounterfactualData, Goal
 from workbench.rebuild import rebuild
-from workbench.render._format import escape, plural
+from workbench.render._format import escape
+from workbench.render.prose import change_sentence, no_single_knob
 from workbench.scheduler import Scheduler
 from workbench.trace import Trace
 
-Goal = Literal["run", "run in full"]
+__all__ = ["TRIED", "Counterfactual", "counterfactuals", "counterfactuals_of_step", "is_asked", "no_single_knob"]
+
 SchedulerAt = Callable[[int], Scheduler]
 Plan = dict[str, tuple[Verdict, Reason, int]]
 
-TRIED = (
-    "priority", "long_prefill_token_threshold", "enable_chunked_prefill", "batch_window_steps", "max_num_seqs",
-    "max_num_batched_tokens", "reserve_full_prompt", "num_blocks",
-)  # fmt: skip
-"""What is tried, the least intrusive first, which is the order of suggestions.
 
-One request's own place comes before what shapes other requests' chunks, that before more work in every step, that before
-a promise to a prompt given up (preemptions may follow), and memory, which a running engine cannot get, comes last.
-"""
+class Counterfactual(CounterfactualData, frozen=True):
+    """One change that would have let a request run, or run in full.
 
-
-class Counterfactual(msgspec.Struct, frozen=True):
-    """One change with which ``request_id`` would have run (or run in full) in ``step``; a smaller one would not have done.
-
-    ``knob`` is an :class:`~workbench.config.EngineConfig` knob, or ``"priority"`` of the request.  ``verdict`` is what the step decided
-    instead, ``part`` the kind of row that was cut (``prefill``, ``decode``, ``verify``), empty for one that did not run.
+    Fields as in :class:`~workbench.findings.why.CounterfactualData`.
     """
-
-    request_id: str
-    step: int
-    knob: str
-    before: int | bool
-    after: int | bool
-    goal: Goal
-    verdict: Verdict = Verdict.DEFERRED
-    part: str = ""
-
-    @property
-    def changes(self) -> dict[str, Any]:
-        """Keywords of ``fork`` that make the change: ``{"num_blocks": 50}`` or ``{"edit": {"r4": {"priority": 0}}}``."""
-        return self._keywords(self.after)
-
-    @property
-    def one_unit_less(self) -> dict[str, Any]:
-        """Keywords of ``fork`` for the next smaller change, with which the request does not run (or not in full)."""
-        if isinstance(self.after, bool):
-            return self._keywords(self.before)
-        return self._keywords(self.after + (1 if self._falls else -1))
-
-    @property
-    def _falls(self) -> bool:
-        """Whether the value goes down; a threshold of 0 is none at all, so a finite one is less."""
-        return self.after < self.before or (self.knob == "long_prefill_token_threshold" and not self.before)
-
-    def _keywords(self, value: int | bool) -> dict[str, Any]:
-        return {"edit": {self.request_id: {"priority": value}}} if self.knob == "priority" else {self.knob: value}
 
     @property
     def sentence(self) -> str:
         """The change and its effect in one plain sentence."""
-        return f"{self._change} {self._effect} in step {self.step}."
-
-    @property
-    def _change(self) -> str:
-        new, old, values = self.after, self.before, f"({self.knob} {self.after} instead of {self.before})"
-        match self.knob:
-            case "num_blocks":
-                return f"With {plural(new - old, 'more block')} {values}"
-            case "max_num_batched_tokens":
-                return f"With a token budget of {new} instead of {old} ({self.knob})"
-            case "max_num_seqs" if new > old:
-                return f"With {plural(new - old, 'more place')} in the batch {values}"
-            case "max_num_seqs":
-                return f"With a batch of {plural(new, 'request')} instead of {old} ({self.knob})"
-            case "long_prefill_token_threshold":
-                return f"With chunks of at most {plural(new, 'token')} instead of {old or 'any number'} ({self.knob})"
-            case "enable_chunked_prefill":
-                return f"With chunked prefill on {values}"
-            case "reserve_full_prompt":
-                return f"With blocks for its first chunk only, not for its whole prompt {values},"
-            case "batch_window_steps":
-                return f"With a batch window of {plural(new, 'step')} instead of {old} ({self.knob})"
-            case _:
-                return f"With {self.knob} {new} instead of {old}"
-
-    @property
-    def _effect(self) -> str:
-        if self.goal == "run in full":
-            whose = "'s prefill" if self.part == "prefill" else ""
-            return f"{self.request_id}{whose} would have run in full"
-        return f"{self.request_id} would have {'kept running' if self.verdict is Verdict.PREEMPTED else 'run'}"
+        return change_sentence(self)
 
     def __str__(self) -> str:
         return self.sentence
@@ -151,12 +81,6 @@ def is_asked(decision: Decision) -> bool:
     if decision.reason in (Reason.NOT_ARRIVED, Reason.UNTIL_ONE_FINISHES):
         return False
     return decision.verdict is not Verdict.SCHEDULED
-
-
-def no_single_knob(decision: Decision) -> str:
-    """The sentence for a request for which :func:`counterfactuals` found nothing."""
-    more = "run in full" if decision.verdict is Verdict.PARTIAL else "run"
-    return f"No single knob would have let {decision.request_id} {more}: {', '.join(TRIED[:-1])} and {TRIED[-1]} were tried, each alone."
 
 
 def _answers(

@@ -6,75 +6,31 @@ Every step in which the request was unfinished, or held by its batch, belongs to
 from __future__ import annotations
 
 from collections import Counter
-from typing import Literal
 
 import msgspec
 
 from workbench.events import Decision, Finished, Reason, StepRecord, Verdict
+from workbench.findings.why import Kind, LifeData, Segment
 from workbench.prefix_story.past import gives_another_prompt, unknown_request
-from workbench.render._format import ms, plural
+from workbench.render.prose import life_story
+from workbench.render.why import life_html, life_text
 from workbench.trace import Trace
 
-Kind = Literal["not arrived", "queue", "prefill", "decode", "idle", "preempted", "held", "finished"]
+__all__ = ["Life", "Segment", "life"]
 
 
-class Segment(msgspec.Struct, frozen=True, kw_only=True):
-    """Consecutive steps ``[start, end)`` in which a request did the same.
-
-    ``kind``: ``not arrived``, ``queue``, ``prefill``, ``decode`` (verifying drafts included), ``idle`` (in the batch, without tokens),
-    ``preempted`` (waiting to be resumed), ``held`` (done, but its batch is not), or ``finished``, which takes no steps.
-    ``ms``: what its steps took.  ``tokens``: that the model read; ``cached``: that the prefix cache spared; ``output``: that came out;
-    ``chunks``: of the prompt.  ``rounds``, ``proposed``, ``accepted``: verifications and their drafts.  ``reasons``: why it did not run,
-    with the number of steps.
-    ``cause`` and ``other``: how it was preempted, and for whom; how it finished.
-    """
-
-    kind: Kind
-    start: int
-    end: int
-    ms: float = 0.0
-    tokens: int = 0
-    cached: int = 0
-    output: int = 0
-    chunks: int = 0
-    rounds: int = 0
-    proposed: int = 0
-    accepted: int = 0
-    reasons: tuple[tuple[Reason, int], ...] = ()
-    cause: str = ""
-    other: str | None = None
-
-    @property
-    def num_steps(self) -> int:
-        """Length in steps."""
-        return self.end - self.start
-
-
-class Life(msgspec.Struct, frozen=True):
-    """What one request went through, in order; it prints as a table and a paragraph.
-
-    ``segments`` follow each other without gaps, from the step before which it was added, or the first of the trace, to its end, or the
-    trace's.  ``finish_reason`` is ``None`` while it has not ended; ``finished_step`` is the step that ended it.
-    """
-
-    request_id: str
-    segments: tuple[Segment, ...]
-    finish_reason: str | None = None
-    finished_step: int | None = None
+class Life(LifeData, frozen=True):
+    """What one request went through, as a paragraph and a table; fields as in :class:`~workbench.findings.why.LifeData`."""
 
     @property
     def story(self) -> str:
         """The life in one paragraph."""
-        return tell(self)
+        return life_story(self)
 
     def __repr__(self) -> str:
-        from workbench.render.why import life_text
-
         return life_text(self)
 
     def _repr_html_(self) -> str:
-        from workbench.render.why import life_html
-
         return life_html(self)
 
 
@@ -189,88 +145,3 @@ class _Follower:
 
 
 _SUMMED = ("ms", "tokens", "cached", "output", "chunks", "rounds", "proposed", "accepted")
-
-WORDS = {
-    Reason.TOKEN_BUDGET: "for the token budget",
-    Reason.MAX_MODEL_LEN: "at max_model_len",
-    Reason.MAX_NUM_SEQS: "for a place (max_num_seqs)",
-    Reason.NO_FREE_BLOCKS: "for blocks",
-    Reason.HEAD_OF_LINE: "behind another",
-    Reason.PREEMPTION_IN_STEP: "while others were preempted",
-    Reason.CHUNKED_PREFILL_OFF: "for a budget that holds its whole prompt",
-    Reason.SPECULATIVE_PADDING: "for room for placeholder drafts",
-    Reason.NOT_ARRIVED: "before its arrival",
-    Reason.BATCH_NOT_FULL: "for a full batch",
-    Reason.BATCH_RUNNING: "for the running batch to end",
-    Reason.PREEMPTED_FOR: "when it was preempted",
-    Reason.NEVER_FITS: "when it was rejected, because it can never fit",
-    Reason.RESERVED_TO_COMPLETION: "for blocks that others had reserved",
-    Reason.SIBLING_PREFIX: "for a sibling to compute their common beginning",
-    Reason.PREFILL_FIRST: "while prompts went first",
-    Reason.MEMORY_ESTIMATE: "for memory that others were expected to need",
-    Reason.UNTIL_ONE_FINISHES: "for one to leave the full batch",
-    Reason.RETRACTED: "when it was retracted",
-    Reason.PLACE_TAKEN: "when another took its place",
-}
-"""What a request waits for, after a number of steps."""
-
-_CAUSES = (Reason.PREEMPTED_FOR, Reason.RETRACTED, Reason.PLACE_TAKEN)  # of losing its blocks, not of waiting
-
-
-def note(segment: Segment) -> str:
-    """The particulars of a segment."""
-    match segment.kind:
-        case "prefill":
-            return f"{plural(segment.tokens, 'token')} in {plural(segment.chunks, 'chunk')}{_cached(segment)}"
-        case "decode":
-            drafts = f", {segment.accepted} of {plural(segment.proposed, 'draft')} accepted" if segment.rounds else ""
-            return f"{plural(segment.output, 'output token')}{drafts}{_cached(segment)}"
-        case "finished":
-            return segment.cause
-        case "not arrived" | "held":
-            return ""
-        case _:
-            return "; ".join(part for part in (segment.cause, _waits(segment)) if part)
-
-
-def _waits(segment: Segment) -> str:
-    return ", ".join(f"{count} {WORDS[reason]}" for reason, count in segment.reasons if reason not in _CAUSES)
-
-
-def _cached(segment: Segment) -> str:
-    return f", {segment.cached} more from the prefix cache" if segment.cached else ""
-
-
-def tell(lived: Life) -> str:
-    """A life in one paragraph."""
-    name, parts = lived.request_id, [_clause(segment) for segment in lived.segments if segment.kind != "finished"]
-    output = sum(segment.output for segment in lived.segments)
-    if lived.finish_reason is None:
-        parts.append("and had not ended when the trace did" if parts else "did nothing in this trace")
-    elif lived.finish_reason == "abort":
-        parts.append(f"{'and ' if parts else ''}was aborted with {plural(output, 'output token')}")
-    else:
-        parts.append(f"and finished in step {lived.finished_step} ({lived.segments[-1].cause}) with {plural(output, 'output token')}")
-    return f"{name} {', '.join(parts)}."
-
-
-def _clause(segment: Segment) -> str:
-    steps = plural(segment.num_steps, "step")
-    particulars = note(segment)
-    inside = f" ({particulars})" if particulars else ""
-    match segment.kind:
-        case "not arrived":
-            return f"was expected for {steps}"
-        case "queue":
-            return f"waited {steps}{inside}"
-        case "prefill":
-            return f"prefilled from step {segment.start} on in {ms(segment.ms)}{inside}"
-        case "decode":
-            return f"decoded for {steps} in {ms(segment.ms)}{inside}"
-        case "idle":
-            return f"stood still in the batch for {steps}{inside}"
-        case "preempted":
-            waits = _waits(segment)
-            return f"was preempted in step {segment.start} {segment.cause}, waited {steps}" + (f" ({waits})" if waits else "")
-        case _:
-            return f"was held by its batch for {steps}"

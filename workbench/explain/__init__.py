@@ -17,10 +17,12 @@ from workbench.events import Command, Decision, Reason, StepRecord
 from workbench.explain.afterwards import afterwards, ending, knob_changes
 from workbench.explain.scene import Scene
 from workbench.explain.sentences import listed, sentence
+from workbench.findings.why import ExplanationData, StepExplanationData
 from workbench.prefix_story import prefix_story
 from workbench.prefix_story.past import unknown_request
 from workbench.rebuild import rebuild
 from workbench.render._format import plural
+from workbench.render.why import explanation_html, explanation_text, step_html, step_text
 from workbench.scheduler import Scheduler
 from workbench.trace import Trace
 
@@ -29,54 +31,27 @@ __all__ = ["Explanation", "StepExplanation", "explain", "explain_step"]
 SchedulerAt = Callable[[int], Scheduler]
 
 
-class Explanation(msgspec.Struct, frozen=True):
-    """Why ``request_id`` ran, or did not, in ``step``.
+class Explanation(ExplanationData, frozen=True):
+    """Why a request ran, or did not, in one step; fields as in :class:`~workbench.findings.why.ExplanationData`."""
 
-    ``sentence`` says it with the numbers of ``decision``.  ``chain``: who waits for whom, when that is the cause.  ``afterwards``: when
-    it ran, and what freed the way.  ``prefix``: what the prefix cache gave it, in the step that admitted it.  ``counterfactuals``: the
-    smallest change of each single knob that would have let it run, or run in full; ``tried`` says that they were looked for.
-    """
-
-    request_id: str
-    step: int
-    decision: Decision
-    sentence: str
-    chain: tuple[str, ...] = ()
-    afterwards: str | None = None
-    prefix: str | None = None
     counterfactuals: tuple[Counterfactual, ...] = ()
-    tried: bool = False
 
     def __repr__(self) -> str:
-        from workbench.render.why import explanation_text
-
         return explanation_text(self)
 
     def _repr_html_(self) -> str:
-        from workbench.render.why import explanation_html
-
         return explanation_html(self)
 
 
-class StepExplanation(msgspec.Struct, frozen=True):
-    """A whole step: what was done to the engine before it, a summary, and an :class:`Explanation` for every unfinished request.
+class StepExplanation(StepExplanationData, frozen=True):
+    """A whole step, and why each of its requests ran or did not; fields as in :class:`~workbench.findings.why.StepExplanationData`."""
 
-    ``explanations`` are in batch order, then in the order of the waiting queue, then those that had not arrived.
-    """
-
-    step: int
-    summary: str
-    commands: tuple[str, ...]
     explanations: tuple[Explanation, ...]
 
     def __repr__(self) -> str:
-        from workbench.render.why import step_text
-
         return step_text(self)
 
     def _repr_html_(self) -> str:
-        from workbench.render.why import step_html
-
         return step_html(self)
 
 

@@ -7,57 +7,27 @@ the first block that is not there.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
-
-import msgspec
+from typing import NamedTuple
 
 from workbench.errors import RequestError
 from workbench.events import Scheduled, StepRecord
+from workbench.findings.why import Cause, PrefixStoryData
 from workbench.prefix import extend_hashes
 from workbench.prefix_story.past import Fate, Loss, Past, config_at, fate_of, request_at, unknown_request
 from workbench.render._format import plural
+from workbench.render.why import prefix_html, prefix_text
 from workbench.trace import Trace
 
 __all__ = ["PrefixStory", "admissions", "prefix_story"]
 
-Cause = Literal["complete", "off", "prompt_logprobs", "too_short", "differs", "not_computed", "not_kept", "evicted", "dropped", "unknown"]
 
-
-class PrefixStory(msgspec.Struct, frozen=True, kw_only=True):
-    """One look-up in the prefix cache.
-
-    ``num_tokens``: known when the request was admitted in ``step``.  ``possible``: blocks that could at most be reused; ``hits``: those
-    that were; ``num_cached``: the tokens that this spared.  ``sentence`` says in words why the look-up stopped, ``cause`` in one:
-    ``complete`` (it did not), ``off``, ``prompt_logprobs``, ``too_short``, ``differs`` (at ``position``, where ``other`` goes on with
-    another one), ``not_computed``, ``not_kept`` (computed by ``other``, but not findable yet, or while prefix caching was off),
-    ``evicted`` (in ``lost_step``, to make room for ``other``), ``dropped`` (by a command before ``lost_step``), or ``unknown`` in a trace
-    that lacks its beginning.
-    """
-
-    request_id: str
-    step: int
-    resumed: bool
-    num_tokens: int
-    block_size: int
-    possible: int
-    hits: int
-    num_cached: int
-    cause: Cause
-    sentence: str
-    other: str | None = None
-    position: int | None = None
-    token_id: int | None = None
-    other_token_id: int | None = None
-    lost_step: int | None = None
+class PrefixStory(PrefixStoryData, frozen=True):
+    """One look-up in the prefix cache, and why it stopped; fields as in :class:`~workbench.findings.why.PrefixStoryData`."""
 
     def __repr__(self) -> str:
-        from workbench.render.why import prefix_text
-
         return prefix_text(self)
 
     def _repr_html_(self) -> str:
-        from workbench.render.why import prefix_html
-
         return prefix_html(self)
 
 

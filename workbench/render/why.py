@@ -7,17 +7,12 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-from workbench.counterfactual import no_single_knob
 from workbench.events import Verdict
+from workbench.findings.why import ExplanationData, LifeData, PrefixStoryData, Segment, StepExplanationData
 from workbench.render._format import escape, ms, plain
 from workbench.render.palette import LOOKS
-
-if TYPE_CHECKING:
-    from workbench.explain import Explanation, StepExplanation
-    from workbench.lives import Life, Segment
-    from workbench.prefix_story import PrefixStory
+from workbench.render.prose import change_sentence, life_story, no_single_knob, note
 
 WIDTH = 100
 _MARKS = {Verdict.SCHEDULED: "●", Verdict.PARTIAL: "◐", Verdict.DEFERRED: "○", Verdict.PREEMPTED: "↩", Verdict.REJECTED: "✕"}
@@ -39,7 +34,7 @@ border-bottom:1px solid var(--wb-line)}
 # -- one decision ------------------------------------------------------------------------------------------------------
 
 
-def explanation_text(one: Explanation) -> str:
+def explanation_text(one: ExplanationData) -> str:
     """The sentence, and a labelled line for everything else."""
     lines = [*textwrap.wrap(plain(one.sentence), WIDTH)]
     for label, words in _behind(one):
@@ -47,12 +42,12 @@ def explanation_text(one: Explanation) -> str:
     return "\n".join(lines)
 
 
-def explanation_html(one: Explanation) -> str:
+def explanation_html(one: ExplanationData) -> str:
     """The same for a page."""
     return _page(f'<div class="wb-said">{escape(one.sentence)}</div>{_more(one)}')
 
 
-def _behind(one: Explanation) -> Iterator[tuple[str, str]]:
+def _behind(one: ExplanationData) -> Iterator[tuple[str, str]]:
     """``(label, sentence)`` of what stands behind a decision."""
     for place, link in enumerate(one.chain):
         yield "" if place else "because", link
@@ -61,12 +56,12 @@ def _behind(one: Explanation) -> Iterator[tuple[str, str]]:
     if one.prefix is not None:
         yield "prefix", one.prefix
     for place, change in enumerate(one.counterfactuals):
-        yield "" if place else "what if", change.sentence
+        yield "" if place else "what if", change_sentence(change)
     if one.tried and not one.counterfactuals:
         yield "what if", no_single_knob(one.decision)
 
 
-def _more(one: Explanation) -> str:
+def _more(one: ExplanationData) -> str:
     rows = "\n".join(f"<span>{escape(label)}</span> <span>{escape(words)}</span>" for label, words in _behind(one))
     return f'<div class="wb-more">\n{rows}\n</div>' if rows else ""
 
@@ -74,7 +69,7 @@ def _more(one: Explanation) -> str:
 # -- a step ------------------------------------------------------------------------------------------------------------
 
 
-def step_text(step: StepExplanation) -> str:
+def step_text(step: StepExplanationData) -> str:
     """The summary, what came before the step, and a line for each request."""
     lines = [*textwrap.wrap(plain(step.summary), WIDTH), *(f"  {plain(command)}" for command in step.commands)]
     names = [plain(one.request_id) for one in step.explanations]
@@ -85,7 +80,7 @@ def step_text(step: StepExplanation) -> str:
     return "\n".join(lines)
 
 
-def step_html(step: StepExplanation) -> str:
+def step_html(step: StepExplanationData) -> str:
     """The same as a table; what stands behind a decision folds out."""
     commands = "".join(f'<div class="wb-dim">{escape(command)}</div>\n' for command in step.commands)
     rows = "\n".join(_step_row(one) for one in step.explanations)
@@ -94,7 +89,7 @@ def step_html(step: StepExplanation) -> str:
     return _page(f'<div class="wb-said">{escape(step.summary)}</div>\n{commands}{table}')
 
 
-def _step_row(one: Explanation) -> str:
+def _step_row(one: ExplanationData) -> str:
     verdict = one.decision.verdict
     more = _more(one)
     said = f"<details><summary>{escape(one.sentence)}</summary>{more}</details>" if more else escape(one.sentence)
@@ -107,21 +102,21 @@ def _step_row(one: Explanation) -> str:
 _LIFE = ("what", "steps", "count", "time", "")
 
 
-def life_text(life: Life) -> str:
+def life_text(life: LifeData) -> str:
     """The paragraph, and a table of the segments."""
     rows = [_LIFE, *map(_life_row, life.segments)]
     sizes = [max(len(row[i]) for row in rows) for i in range(4)]
     table = [
         f"  {row[0]:<{sizes[0]}}  {row[1]:<{sizes[1]}}  {row[2]:>{sizes[2]}}  {row[3]:>{sizes[3]}}  {row[4]}".rstrip() for row in rows
     ]
-    return "\n".join([*textwrap.wrap(plain(life.story), WIDTH), *table])
+    return "\n".join([*textwrap.wrap(plain(life_story(life)), WIDTH), *table])
 
 
-def life_html(life: Life) -> str:
+def life_html(life: LifeData) -> str:
     """The same for a page."""
     head = "".join(f"<th{_numeric(i)}>{escape(name)}</th>" for i, name in enumerate(_LIFE))
     body = "\n".join(_life_line(segment) for segment in life.segments)
-    return _page(f'<div>{escape(life.story)}</div>\n<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>')
+    return _page(f'<div>{escape(life_story(life))}</div>\n<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>')
 
 
 def _life_line(segment: Segment) -> str:
@@ -136,8 +131,6 @@ def _numeric(column: int) -> str:
 
 
 def _life_row(segment: Segment) -> tuple[str, ...]:
-    from workbench.lives import note
-
     last = segment.end - 1
     steps = f"{segment.start}" if last <= segment.start else f"{segment.start} to {last}"
     if not segment.num_steps:
@@ -148,12 +141,12 @@ def _life_row(segment: Segment) -> tuple[str, ...]:
 # -- a look-up ---------------------------------------------------------------------------------------------------------
 
 
-def prefix_text(story: PrefixStory) -> str:
+def prefix_text(story: PrefixStoryData) -> str:
     """The sentence, with the step."""
     return "\n".join(textwrap.wrap(plain(f"Step {story.step}: {story.sentence}"), WIDTH))
 
 
-def prefix_html(story: PrefixStory) -> str:
+def prefix_html(story: PrefixStoryData) -> str:
     """The same for a page, with the blocks that could be reused as squares: found ones filled."""
     shown = min(story.possible, 64)
     found = min(story.hits, shown)
