@@ -57,6 +57,8 @@ class Remembering:
     def fork(self, num_blocks):
         return Remembering(num_blocks, self.block_size)
 
+    block_bytes = 100
+
     def read_blocks(self, block_ids):
         return Saved([list(self.slots[block_id]) for block_id in block_ids])
 
@@ -153,7 +155,7 @@ def test_a_fork_repeats_what_the_original_did_and_leaves_it_alone(workload, budg
 @given(workloads(), st.data())
 def test_any_walk_through_time_ends_where_the_straight_way_ends(workload, data):
     straight = rest(remembering(*workload))
-    engine = remembering(*workload, undo_memory_bytes=data.draw(st.sampled_from([0, 400, 1 << 20])))
+    engine = remembering(*workload, undo_memory_bytes=data.draw(st.sampled_from([0, 400, 2_000, 1 << 20])))
     for _ in range(data.draw(st.integers(1, 6))):
         for _ in range(data.draw(st.integers(0, 12))):
             if engine.has_unfinished:
@@ -170,6 +172,23 @@ def test_any_walk_through_time_ends_where_the_straight_way_ends(workload, data):
             engine = Engine.from_trace(engine.trace, Remembering(engine.runner.num_blocks, engine.config.block_size))
     rest(engine)
     same(engine.trace.records, straight)
+
+
+@settings(max_examples=60, deadline=None)
+@given(workloads(), st.data())
+def test_no_walk_with_changing_pools_reads_a_block_that_nobody_wrote(workload, data):
+    engine = remembering(*workload, undo_memory_bytes=data.draw(st.sampled_from([0, 400, 2_000, 1 << 20])))
+    for _ in range(data.draw(st.integers(1, 6))):
+        for _ in range(data.draw(st.integers(0, 12))):
+            if engine.has_unfinished:
+                engine.step()
+        at = data.draw(st.integers(0, len(engine.trace)))
+        if data.draw(st.booleans()):
+            engine.rewind(at)
+        else:
+            least = max(engine.scheduler_before(at).kv.pool.usage.in_use, 1)
+            engine = engine.fork(at, num_blocks=data.draw(st.integers(least, 40)))
+    rest(engine)
 
 
 @settings(max_examples=40, deadline=None)

@@ -30,6 +30,7 @@ from workbench.undo import UndoLog, write_back
 
 KEYFRAME_STEPS = 64  # deciding 64 steps of 16 requests again takes about 5 ms
 MAX_KEYFRAMES = 64
+SHARE_TO_COPY = 0.25  # a fork gets blocks that only its past can read, for going back there, while all take less of the undo memory
 NOWHERE = sys.maxsize  # the reach of an undo log whose blocks are gone
 
 
@@ -54,12 +55,16 @@ class Restored(msgspec.Struct, frozen=True):
 
 
 class Past(msgspec.Struct):
-    """An engine's parts as they stood before a step; its own, shared with nobody."""
+    """An engine's parts as they stood before a step; its own, shared with nobody.
+
+    ``reach``: the earliest step that the runner can still be put back to.
+    """
 
     scheduler: Scheduler
     texts: Texts | None
     runner: Runner
     restored: Restored
+    reach: int = 0
 
 
 class Present(NamedTuple):
@@ -133,12 +138,15 @@ class History:
             return Past(scheduler, texts, fresh, self._report(step, began, steps=steps))
         twin = _twin(runner, scheduler.kv.pool.highest_id)
         assert isinstance(twin, HoldsBlocks)
-        later = self.undo.since(step)
-        unchanged = sorted(readable.difference(block_id for entry in later for block_id in entry.block_ids))
+        later, written = self.undo.since(step), self.undo.written
+        whole = len(written) * runner.block_bytes <= self.undo.budget_bytes * SHARE_TO_COPY
+        both_have = min(scheduler.kv.pool.highest_id, now.scheduler.kv.pool.highest_id)
+        wanted = {block_id for block_id in (readable | written if whole else readable) if block_id <= both_have}
+        unchanged = sorted(wanted.difference(block_id for entry in later for block_id in entry.block_ids))
         if unchanged:
             twin.write_blocks(unchanged, runner.read_blocks(unchanged))
-        blocks = len(unchanged) + write_back(twin, later, only=readable)
-        return Past(scheduler, texts, twin, self._report(step, began, blocks=blocks))
+        blocks = len(unchanged) + write_back(twin, later, only=wanted)
+        return Past(scheduler, texts, twin, self._report(step, began, blocks=blocks), reach=0 if whole else step)
 
     def forget_blocks(self) -> None:
         """The runner's blocks are gone: every state has to be computed again."""
@@ -150,13 +158,13 @@ class History:
         self.undo = self.undo.before(step)
         self._keyframes = [frame for frame in self._keyframes if frame.scheduler.step <= step]
 
-    def before(self, step: int, undo_memory_bytes: int) -> History:
-        """An independent history of what happened before ``step``, with another bound on what is to come."""
-        twin = History(undo_memory_bytes)
+    def before(self, step: int, past: Past) -> History:
+        """An independent history of what happened before ``step``, for the fork that goes on with ``past``."""
+        twin = History(past.scheduler.config.undo_memory_bytes)
         twin._spacing = self._spacing
-        twin.undo = self.undo.before(step)
-        twin.undo.budget_bytes = undo_memory_bytes
         twin._keyframes = [frame for frame in self._keyframes if frame.scheduler.step <= step]
+        twin.undo = self.undo.before(step, past.reach, past.scheduler.kv.pool.highest_id)
+        twin.undo.budget_bytes = past.scheduler.config.undo_memory_bytes
         return twin
 
     def _decided_again(self, now: Present, step: int) -> tuple[Scheduler, Texts | None]:

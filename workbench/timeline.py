@@ -99,8 +99,7 @@ class Timeline:
         """A second timeline from before ``step``; ``prepare`` changes its scheduler, or raises to refuse."""
         past = self._history.forked(self._present, step, prepare)
         trace = Trace(self.trace.config, self.trace.model, self.trace.requests.values(), self.trace.records, self.trace.fidelity)
-        history = self._history.before(step, past.scheduler.config.undo_memory_bytes)
-        twin = Timeline(past.scheduler, past.runner, past.texts, trace, history)
+        twin = Timeline(past.scheduler, past.runner, past.texts, trace, self._history.before(step, past))
         twin.last_restored = past.restored
         twin.clock.hold(self.clock.now_s)
         twin._go_on_from(step, trace)

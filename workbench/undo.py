@@ -63,17 +63,25 @@ class UndoLog:
         """These blocks may hold something that this log did not see being written."""
         self._written.update(block_ids)
 
+    @property
+    def written(self) -> set[int]:
+        """Blocks that may hold something."""
+        return set(self._written)
+
     def since(self, step: int) -> list[UndoEntry]:
         """What ``step`` and later ones overwrote, newest first: written in this order, blocks hold what they held before ``step``."""
         return [entry for entry in reversed(self._entries) if entry.step >= step]
 
-    def before(self, step: int) -> UndoLog:
-        """An independent log of what happened before ``step``; contents are shared, they never change."""
+    def before(self, step: int, reach: int = 0, highest_id: int | None = None) -> UndoLog:
+        """An independent log of what happened before ``step``; contents are shared, they never change.
+
+        For another runner: ``reach`` is the earliest step to which its blocks can be put back, ``highest_id`` its last block.
+        """
         log = UndoLog(self.budget_bytes)
-        log.reach = min(self.reach, step)
-        log._written = set(self._written)
+        log.reach = min(max(self.reach, reach), step)
+        log._written = {block_id for block_id in self._written if highest_id is None or block_id <= highest_id}
         for entry in self._entries:
-            if entry.step < step:
+            if log.reach <= entry.step < step:
                 log._entries.append(entry)
                 log.num_bytes += entry.saved.nbytes
         return log

@@ -54,6 +54,11 @@ class HoldsBlocks(Protocol):
     One that does not have these verbs keeps nothing from step to step.
     """
 
+    @property
+    def block_bytes(self) -> int:
+        """What one block takes."""
+        ...
+
     def read_blocks(self, block_ids: Sequence[int]) -> Any:
         """A copy of what these blocks hold (:class:`SavedBlocks`)."""
         ...

@@ -106,6 +106,11 @@ class TorchRunner:
         twin.keep_logits = self.keep_logits
         return twin
 
+    @property
+    def block_bytes(self) -> int:
+        """What one block takes, over all layers, keys and values."""
+        return kv_bytes_per_block(self.loaded, self.block_size)
+
     def read_blocks(self, block_ids: Sequence[int]) -> Tensor:
         """A copy of these blocks' keys and values: ``[layers, 2, len(block_ids), block_size, kv_heads, head_dim]``, on the CPU."""
         rows = torch.tensor(block_ids, dtype=torch.long, device=self.loaded.device)
