@@ -6,10 +6,12 @@ import builtins
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from scripted_cells import ANSWER, SpeakingRunner, speaking_engine
+from test_timetravel import Remembering
 from traitlets.config import Config
 
-from workbench import EngineConfig, IntegrityError, Run
+from workbench import Engine, EngineConfig, IntegrityError, Run
 from workbench._options import KNOBS
+from workbench._session import Session
 from workbench.errors import UnknownModelError
 
 
@@ -115,11 +117,19 @@ def test_the_same_cell_shows_the_same_run(shell):
     assert [output.request_id for output in first.outputs] == [output.request_id for output in second.outputs]
 
 
-def test_engines_of_past_cells_are_closed(shell):
-    first = shell.run_cell("%%infer --max-tokens 1\na").result
-    shell.run_cell("%%infer --max-tokens 1\na")
-    assert "closed" in repr(first.engine)
-    assert first.outputs[0].text == ANSWER[:1]
+def test_engines_of_past_cells_can_still_be_forked(shell):
+    first = shell.run_cell("%%infer --max-tokens 3\na").result
+    for _ in range(3):
+        shell.run_cell("%%infer --max-tokens 1\na")
+    assert first.outputs[0].text == ANSWER[:3]
+    assert first.fork(1).resume().outputs[0].text == ANSWER[:3]
+
+
+def test_engines_of_past_cells_but_the_last_give_their_cache_back(monkeypatch):
+    session = Session()
+    monkeypatch.setattr(session, "_make", lambda config: Engine(Remembering(8, 4), config=config))
+    engines = [session.engine(EngineConfig(num_blocks=8, block_size=4)) for _ in range(3)]
+    assert ["KV cache given back" in repr(engine) for engine in engines] == [True, False, False]
 
 
 def test_a_cell_can_use_an_engine_of_the_notebook(shell):
@@ -339,7 +349,7 @@ def completions(shell, text, cursor=None):
     [
         ("%%infer --max-t", ["--max-tokens"]),
         ("%%infer --num-blocks 8 --no-enable-p", ["--no-enable-prefix-caching"]),
-        ("%%infer --policy ", ["fcfs", "priority"]),
+        ("%%infer --policy ", ["fcfs", "guaranteed_no_evict", "lpm", "max_utilization", "priority", "static_batch"]),
         ("%%infer --batching=d", ["dynamic"]),
         ("%%infer --model smol", ["smollm2"]),
         ("%%infer -o ans", ["answer"]),

@@ -347,6 +347,7 @@ class Engine:
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{len(self.scheduler.queues.states)} unfinished requests"
+        state += ", KV cache given back" if self._timeline.is_parked and not self._closed else ""
         return f"Engine({self.model.name!r}, {self.num_blocks} blocks of {self.config.block_size}, step {self.scheduler.step}, {state})"
 
     # -- who may step ----------------------------------------------------------------------------------------------

@@ -31,11 +31,11 @@ class Timeline:
         self.clock = Clock()
         self.last_restored: Restored | None = None
         self._history = history
-        self._parked = False
+        self.is_parked = False  # whether the KV cache was given back, to be computed again when it is needed
 
     def step(self, interrupts: Interrupts) -> StepRecord:
         """Plan, execute and commit; an execution that fails or is interrupted takes the plan back, and nothing is lost."""
-        if self._parked:
+        if self.is_parked:
             self.rewind(self.scheduler.step, interrupts)
         plan = self.scheduler.plan(self.clock.go())
         self._history.before_execution(plan, self.scheduler, self.runner)
@@ -76,22 +76,22 @@ class Timeline:
 
     def rewind(self, step: int, interrupts: Interrupts) -> Restored:
         """Become what it was before ``step``; an interrupt while steps are computed again leaves everything as it is."""
-        if step == self.scheduler.step and not self._parked:
+        if step == self.scheduler.step and not self.is_parked:
             return Restored(step)
         with interrupts.allowed():
             past = self._history.rewound(self._present, step)
         self._history.cut(step)
         if past.runner is not self.runner:
             self.runner.close()
-        self._parked = False
+        self.is_parked = False
         self._go_on_from(step, self.trace)
         self.scheduler, self.runner, self.texts, self.last_restored = past.scheduler, past.runner, past.texts, past.restored
         return past.restored
 
     def park(self) -> None:
         """Give back the memory of the KV cache; whatever needs its contents computes them again."""
-        if isinstance(self.runner, HoldsBlocks) and not self._parked:
-            self._parked = True
+        if isinstance(self.runner, HoldsBlocks) and not self.is_parked:
+            self.is_parked = True
             self._history.forget_blocks()
             self.runner.close()
 
