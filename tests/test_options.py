@@ -74,7 +74,7 @@ def test_list_options_repeat_and_ids_take_commas():
         (["--max-tokens", "0"], "--max-tokens must be at least 1, not 0"),
         (["--top-p", "nan"], "--top-p must be a finite number, not nan"),
         (["--temperature", "inf"], "--temperature must be a finite number, not inf"),
-        (["--policy", "lifo"], "--policy must be one of 'fcfs', 'priority', 'guaranteed_no_evict', 'max_utilization', 'static_batch', 'lpm', not 'lifo'"),
+        (["--batching", "lifo"], "--batching must be one of 'continuous', 'static', 'dynamic', not 'lifo'"),
         (["--logit-bias", "5"], "--logit-bias takes token ids with a bias each, as in 198:-100,7:2.5, not '5'"),
         (["--stop-token-ids", "x"], "--stop-token-ids takes token ids, as in 2,198, not 'x'"),
     ],
