@@ -48,7 +48,9 @@ class UndoLog:
         taken = dict.fromkeys(fresh)
         used = tuple(block_id for block_id in taken if block_id in self._written)
         self._written.update(taken)
-        if used:
+        if used and not self.budget_bytes:
+            self.reach = step + 1
+        elif used:
             self._keep(UndoEntry(step, used, runner.read_blocks(used)))
 
     def _keep(self, entry: UndoEntry) -> None:
