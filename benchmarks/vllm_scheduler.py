@@ -1,4 +1,4 @@
-"""vLLM's side of ``benchmarks.scheduler``; runs in an environment that has vLLM, not in ours.
+"""vLLM's side of ``benchmarks.scheduler``; needs an environment that has vLLM.
 
     python vllm_scheduler.py REQUESTS STEPS MODEL_FOLDER
 
@@ -50,10 +50,11 @@ def make(requests: int, folder: str) -> Scheduler:
     return scheduler
 
 
-def main() -> None:
-    requests, steps = int(sys.argv[1]), int(sys.argv[2])
-    scheduler = make(requests, sys.argv[3])
-    for step in range(steps + 1):
+def step_us(requests: int, steps: int, folder: str) -> list[float]:
+    """Microseconds of each step after the first."""
+    scheduler = make(requests, folder)
+    times: list[float] = []
+    while len(times) <= steps:
         began = perf_counter()
         planned = scheduler.schedule()
         names = list(planned.num_scheduled_tokens)
@@ -61,8 +62,13 @@ def main() -> None:
             req_ids=names, req_id_to_index={name: row for row, name in enumerate(names)}, sampled_token_ids=[[5] for _ in names]
         )
         scheduler.update_from_output(planned, output)
-        if step:
-            print("us", (perf_counter() - began) * 1e6)
+        times.append((perf_counter() - began) * 1e6)
+    return times[1:]
+
+
+def main() -> None:
+    for time in step_us(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]):
+        print("us", time)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
+
 from workbench.config import EngineConfig
+from workbench.errors import TraceError
 from workbench.plan import StepOutput
 from workbench.request import Request, SamplingParams
 from workbench.scheduler import Scheduler
@@ -19,8 +22,55 @@ EOS_TOKEN_ID = 999
 """The end-of-sequence id of every recorded case."""
 
 
+class _CaseConfig(msgspec.Struct):
+    num_blocks: int
+    max_model_len: int
+
+
+class _CaseRequest(msgspec.Struct):
+    id: str
+    prompt: list[int]
+    max_tokens: int
+    priority: int
+
+
+class _CaseStep(msgspec.Struct):
+    arrived: list[str]
+    aborted: list[str]
+    sampled: dict[str, list[int]]
+    proposed: dict[str, list[int]] = {}
+
+
+class _Case(msgspec.Struct):
+    """What a case must have to be replayed; the decisions in it are only compared."""
+
+    config: _CaseConfig
+    requests: list[_CaseRequest]
+    steps: list[_CaseStep]
+
+
 def replay(case: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Drive our scheduler through ``case``; yields one dict a step with the recording's output fields."""
+    """Drive our scheduler through ``case``; yields one dict a step with the recording's output fields.
+
+    Raises :class:`TraceError` for what is not such a case, and for one whose tokens do not fit its requests (edited, or recorded by
+    other rules); :class:`ConfigError` and :class:`RequestError` for settings and requests that no engine can have.
+    """
+    _check(case)
+    return _replay(case)
+
+
+def _check(case: dict[str, Any]) -> None:
+    try:
+        known = {request.id for request in msgspec.convert(case, _Case).requests}
+    except msgspec.ValidationError as error:
+        raise TraceError(f"this is not a recorded case: {error}") from error
+    for place, step in enumerate(case["steps"]):
+        for name in (*step["arrived"], *step["aborted"], *step["sampled"], *step.get("proposed", ())):
+            if name not in known:
+                raise TraceError(f"step {place} of the case names {name!r}, which is none of its requests: {', '.join(sorted(known))}")
+
+
+def _replay(case: dict[str, Any]) -> Iterator[dict[str, Any]]:
     scheduler = _scheduler_of(case["config"])
     tables: dict[str, list[int]] = {}
     for recorded in case["steps"]:
@@ -46,6 +96,11 @@ def _one_step(scheduler: Scheduler, case: dict[str, Any], recorded: dict[str, An
     tables.clear()
     tables.update(running)
     ids = [row.request.id for row in plan.rows]
+    for row in plan.rows:
+        tokens, drafts = recorded["sampled"].get(row.request.id, ()), len(row.draft_token_ids)
+        if row.samples and not 1 <= len(tokens) <= 1 + drafts:
+            needs = f"step {plan.step}: {row.request.id} verifies {drafts} drafts and needs 1 to {1 + drafts} tokens"
+            raise TraceError(f"{needs}, the case holds {len(tokens)}: it was edited, or recorded by other rules")
     output = StepOutput(
         token_ids=[list(recorded["sampled"].get(name, ())) for name in ids],
         proposed=[list(recorded.get("proposed", {}).get(name, ())) for name in ids],

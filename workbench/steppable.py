@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from workbench.config import EngineConfig
 from workbench.events import ModelFacts, StepRecord
 from workbench.history import Restored
-from workbench.intake import Prompt
 from workbench.request import Request
 from workbench.runners.base import Runner
 from workbench.scheduler import Scheduler
@@ -82,15 +80,7 @@ class Steppable(Protocol):
         """Go back to before ``step``."""
         ...
 
-    def fork(
-        self,
-        step: int | None = None,
-        *,
-        add: Prompt | Sequence[Prompt | Mapping[str, Any]] = (),
-        edit: Mapping[str, Mapping[str, Any]] | None = None,
-        abort: Sequence[str] = (),
-        **knobs: Any,
-    ) -> Steppable:
+    def fork(self, step: int | None = None, **changes: Any) -> Steppable:
         """A second engine from before ``step``."""
         ...
 
