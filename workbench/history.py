@@ -20,6 +20,7 @@ from typing import NamedTuple
 import msgspec
 
 from workbench.errors import ConfigError
+from workbench.interrupts import Interrupts
 from workbench.plan import StepPlan
 from workbench.rebuild import check_step, rebuild
 from workbench.runners.base import Forkable, HoldsBlocks, Runner
@@ -113,14 +114,18 @@ class History:
         """The scheduler as it stood before ``step``, its commands done: a copy that the caller may do anything with."""
         return self._decided_again(now._replace(texts=None), step)[0]
 
-    def rewound(self, now: Present, step: int) -> Past:
-        """The engine's own parts before ``step``; the runner's blocks are put back, or replaced where they must be computed again."""
+    def rewound(self, now: Present, step: int, interrupts: Interrupts) -> Past:
+        """The engine's own parts before ``step``; the runner's blocks are put back, or replaced where they must be computed again.
+
+        Only computing again, which happens on other blocks, may be interrupted.
+        """
         began, runner = perf_counter(), now.runner
         scheduler, texts = self._decided_again(now, step)
         if not isinstance(runner, HoldsBlocks):
             return Past(scheduler, texts, runner, self._report(step, began))
         if step < self.undo.reach:
-            fresh, steps = self._recomputed(now.trace, step, runner)
+            with interrupts.allowed():
+                fresh, steps = self._recomputed(now.trace, step, runner)
             return Past(scheduler, texts, fresh, self._report(step, began, steps=steps))
         blocks = write_back(runner, self.undo.since(step))
         return Past(scheduler, texts, runner, self._report(step, began, blocks=blocks))

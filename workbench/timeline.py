@@ -78,8 +78,7 @@ class Timeline:
         """Become what it was before ``step``; an interrupt while steps are computed again leaves everything as it is."""
         if step == self.scheduler.step and not self.is_parked:
             return Restored(step)
-        with interrupts.allowed():
-            past = self._history.rewound(self._present, step)
+        past = self._history.rewound(self._present, step, interrupts)
         self._history.cut(step)
         if past.runner is not self.runner:
             self.runner.close()
