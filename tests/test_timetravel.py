@@ -428,6 +428,26 @@ def test_a_refused_change_leaves_no_trace(changes, message):
     assert len(run.trace) == 8
 
 
+@pytest.mark.parametrize("step", ["x", 2.5, True])
+@pytest.mark.parametrize("verb", ["fork", "rewind"])
+def test_a_step_is_a_whole_number(verb, step):
+    with pytest.raises(TraceError, match="a step is given by its number, a whole one, not"):
+        getattr(finished_run(), verb)(step)
+    with pytest.raises(TraceError, match="a step is given by its number"):
+        finished_run().why("r0", step=step)
+
+
+@pytest.mark.parametrize("edit", [{"r0": 3}, ["r0"], 5])
+def test_what_is_no_edit_is_answered_with_an_example(edit):
+    with pytest.raises(RequestError, match="edit maps the id of a request to the fields to change, as in "):
+        finished_run().fork(2, edit=edit)
+
+
+def test_what_is_no_prompt_is_named():
+    with pytest.raises(RequestError, match="prompts are text, token ids, chat messages, or a list of them, not int"):
+        finished_run().fork(2, add=5)
+
+
 def test_a_runner_that_cannot_be_forked_is_named():
     class Plain:
         facts = ScriptedRunner().facts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,9 +92,18 @@ def as_list(prompts: Any) -> list[Any]:
     """One prompt or many, as a list: a text, a mapping, a list of ints and a list of messages are one prompt each."""
     if isinstance(prompts, str | Mapping):
         return [prompts]
+    if not isinstance(prompts, Iterable):
+        raise RequestError(f"prompts are text, token ids, chat messages, or a list of them, not {type(prompts).__name__}")
     entries = list(prompts)
     if not entries:
         raise RequestError("there is no prompt to run: give at least one")
     token_ids = all(type(entry) is int for entry in entries)
     messages = all(isinstance(entry, Mapping) and "role" in entry for entry in entries)
     return [entries] if token_ids or messages else entries
+
+
+def as_edits(edit: Any) -> dict[str, dict[str, Any]]:
+    """What a fork changes of requests, by id; raises :class:`RequestError` for anything else."""
+    if isinstance(edit, Mapping) and all(isinstance(changes, Mapping) for changes in edit.values()):
+        return {name: dict(changes) for name, changes in edit.items()}
+    raise RequestError(f'edit maps the id of a request to the fields to change, as in {{"r0": {{"max_tokens": 8}}}}, not {edit!r}')

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from workbench.adjust import change_knobs, check_changeable, edit_request, unknown_request
-from workbench.assembly import as_list, make_config, make_runner, make_timeline, sampling_of, timeline_of
+from workbench.assembly import as_edits, as_list, make_config, make_runner, make_timeline, sampling_of, timeline_of
 from workbench.config import EngineConfig
 from workbench.errors import EngineBusyError, EngineClosedError, RequestError
 from workbench.events import ModelFacts, StepRecord
@@ -243,9 +243,9 @@ class Engine:
         Raises :class:`TraceError`, :class:`ConfigError` or :class:`RequestError` with what is allowed.
         """
         check_changeable(knobs)
-        prompts = as_list(add) if add else []
+        prompts, edits = as_list(add) if add else [], as_edits(edit or {})
         names = [abort] if isinstance(abort, str) else list(abort)
-        return self._between_steps(lambda: self._fork(step, prompts, edit or {}, names, knobs))
+        return self._between_steps(lambda: self._fork(step, prompts, edits, names, knobs))
 
     def scheduler_before(self, step: int) -> Scheduler:
         """A copy of the scheduler as it stood before ``step``, to look at or to try things on."""

@@ -46,8 +46,15 @@ def rebuild(
     return start
 
 
+def check_whole(step: object) -> None:
+    """Raise :class:`TraceError` for what cannot be the number of a step."""
+    if type(step) is not int:
+        raise TraceError(f"a step is given by its number, a whole one, not {step!r}")
+
+
 def check_step(trace: Trace, step: int) -> None:
     """Raise :class:`TraceError` unless ``step`` is one of the trace's, or the next after its last."""
+    check_whole(step)
     first, end = trace.first_step, trace.first_step + len(trace)
     if not first <= step <= end:
         raise TraceError(f"there is no step {step}: the trace has steps {first} to {end - 1}, and {end} would be the next")

@@ -20,6 +20,7 @@ from workbench.events import Decision, StepRecord
 from workbench.intake import Prompt
 from workbench.metrics import RunMetrics, measure
 from workbench.outputs import Completion, completions
+from workbench.rebuild import check_whole
 from workbench.request import Request
 from workbench.result import Result, run_trace
 from workbench.scheduler import Scheduler
@@ -229,7 +230,7 @@ class Run:
     # -- back, and elsewhere ---------------------------------------------------------------------------------------
 
     def at(self, step: int) -> Moment:
-        """The state at ``step``: queues, block tables, every block, texts so far.  Raises :class:`IndexError` with the steps there are."""
+        """The state at ``step``: queues, block tables, every block, texts so far.  Raises :class:`TraceError` with the steps there are."""
         from workbench.moment import moment
 
         return moment(self.trace, step)
@@ -281,6 +282,7 @@ class Run:
         return Run(engine, own, first_step=self.first_step, name=f"a fork of {self.name} at step {engine.scheduler.step}")
 
     def _check_step(self, step: int) -> None:
+        check_whole(step)
         first, trace = self.first_step, self.trace
         end = first + len(trace)
         if not first <= step <= end:
