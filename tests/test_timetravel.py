@@ -584,6 +584,22 @@ def test_an_interrupt_while_steps_are_computed_again_leaves_the_engine_as_it_was
     same(rest(engine), straight[-2:])
 
 
+def test_a_step_whose_old_blocks_cannot_be_kept_fails_alone():
+    knobs = {"num_blocks": 4, "block_size": 2, "max_num_seqs": 1, "enable_prefix_caching": False, "num_speculative_tokens": 0}
+    engine = remembering(knobs, [{"prompt_token_ids": [1, 2, 3], "max_tokens": 3}, {"prompt_token_ids": [3, 2, 1], "max_tokens": 3}])
+    for _ in range(3):
+        engine.step()
+
+    def no_memory(block_ids):
+        raise MemoryError("no memory for a copy")
+
+    engine.runner.read_blocks = no_memory
+    with pytest.raises(MemoryError):
+        engine.step()
+    del engine.runner.read_blocks
+    assert [record.sampled != () for record in rest(engine)] == [True, True, True]
+
+
 def test_a_step_that_failed_is_part_of_the_past():
     knobs = {"num_blocks": 8, "block_size": 2, "num_speculative_tokens": 0}
     engine = engine_of(knobs, [{"prompt_token_ids": [1, 2, 3], "max_tokens": 5}], {2})

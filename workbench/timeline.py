@@ -38,8 +38,8 @@ class Timeline:
         if self.is_parked:
             self.rewind(self.scheduler.step, interrupts)
         plan = self.scheduler.plan(self.clock.go())
-        self._history.before_execution(plan, self.scheduler, self.runner)
         try:
+            self._history.before_execution(plan, self.scheduler, self.runner)
             with interrupts.allowed():
                 output = self.runner.execute(plan) if plan.rows else StepOutput([])
         except BaseException:
