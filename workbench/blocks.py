@@ -160,11 +160,8 @@ class BlockPool:
 
     def _retire(self, block_ids: Iterable[int]) -> None:
         for block_id in block_ids:
+            self.retract(block_id, "")
             del self._free[block_id]
-            digest = self.index.drop(block_id)
-            if digest is not None:
-                self._num_idle_cached -= 1
-                self._note("evicted", block_id, "", digest)
             self._retired.append(block_id)
 
     def _revive(self) -> int:

@@ -125,7 +125,7 @@ class History:
             return Past(scheduler, texts, runner, self._report(step, began))
         if step < self.undo.reach:
             with interrupts.allowed():
-                fresh, steps = self._recomputed(now.trace, step, runner)
+                fresh, steps = self._recomputed(now.trace, step, runner, scheduler.kv.pool.highest_id)
             return Past(scheduler, texts, fresh, self._report(step, began, steps=steps))
         blocks = write_back(runner, self.undo.since(step))
         return Past(scheduler, texts, runner, self._report(step, began, blocks=blocks))
@@ -186,14 +186,13 @@ class History:
             texts.keep_only(scheduler.queues.states)
         return scheduler, texts
 
-    def _recomputed(self, trace: Trace, step: int, runner: Runner, num_blocks: int = 0) -> tuple[Runner, int]:
+    def _recomputed(self, trace: Trace, step: int, runner: Runner, num_blocks: int) -> tuple[Runner, int]:
         """A runner whose blocks hold what they held before ``step``, because every step since the first ran on it again.
 
         The same batches in the same order: the contents are the same to the last bit.
         """
-        size = max([num_blocks, *(record.kv.total for record in trace.records), rebuild(trace, step).kv.pool.highest_id])
-        twin = _twin(runner, size)
-        self.undo.assume_written(range(1, size + 1))
+        twin = _twin(runner, num_blocks)
+        self.undo.assume_written(range(1, num_blocks + 1))
         rebuild(trace, step, execute=twin.execute)
         return twin, step - trace.first_step
 

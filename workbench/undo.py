@@ -40,9 +40,6 @@ class UndoLog:
         self._entries: deque[UndoEntry] = deque()
         self._written: set[int] = set()  # blocks that may hold something
 
-    def __len__(self) -> int:
-        return len(self._entries)
-
     def save(self, step: int, fresh: Iterable[int], runner: HoldsBlocks) -> None:
         """Before ``step`` is executed: keep what the blocks it allocated hold, if they were ever used before."""
         taken = dict.fromkeys(fresh)
