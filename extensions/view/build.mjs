@@ -1,0 +1,33 @@
+// Bundles src/ into workbench/view/static/{view.js,view.css}, the two files that the Python side gives to the browser.
+//
+//   node build.mjs           once, minified
+//   node build.mjs --watch   again at every change, readable and with an inline source map (an external one breaks loading in JupyterLab)
+
+import { readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import * as esbuild from "esbuild";
+
+const here = (path) => fileURLToPath(new URL(path, import.meta.url));
+const { dependencies } = JSON.parse(readFileSync(here("package.json"), "utf8"));
+const watching = process.argv.includes("--watch");
+const notice = `/*! The live view of inference-workbench (Apache-2.0). Contains uPlot ${dependencies.uplot} (MIT): licences in THIRD_PARTY.md. */`;
+
+const settings = {
+  absWorkingDir: here("."),
+  entryPoints: { view: "src/index.ts" },
+  outdir: here("../../workbench/view/static"),
+  bundle: true,
+  format: "esm",
+  target: "es2022",
+  charset: "utf8",
+  minify: !watching,
+  sourcemap: watching ? "inline" : false,
+  legalComments: "none",
+  banner: { js: notice, css: notice },
+  logLevel: watching ? "info" : "warning",
+};
+
+// Two builds: one entry point named "view" each, as the script never imports the style.
+const builds = [settings, { ...settings, entryPoints: { view: "src/style.css" } }];
+if (watching) await Promise.all(builds.map(async (each) => (await esbuild.context(each)).watch()));
+else await Promise.all(builds.map((each) => esbuild.build(each)));
