@@ -1,0 +1,34 @@
+/** Small helpers to build elements; text is always text, never markup. */
+
+type Attributes = Readonly<Record<string, string>>;
+
+export function h<Tag extends keyof HTMLElementTagNameMap>(
+  tag: Tag,
+  attributes: Attributes = {},
+  ...children: (Node | string)[]
+): HTMLElementTagNameMap[Tag] {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.append(...children);
+  return made;
+}
+
+/** A real button; `title` is both its tooltip and its name for those who do not see it. */
+export function button(face: string, title: string, act: () => void, cls = ""): HTMLButtonElement {
+  const made = h("button", { type: "button", title, "aria-label": title, class: `wb-button ${cls}` }, face);
+  made.addEventListener("click", act);
+  return made;
+}
+
+/** Set text only when it changed, so that selections and screen readers are left in peace. */
+export function setText(el: Element, text: string): void {
+  if (el.textContent !== text) el.textContent = text;
+}
+
+/** A panel's frame: a heading, a note at its right, and its body. */
+export function section(cls: string, title: string, note = ""): { el: HTMLElement; title: HTMLElement; note: HTMLElement; body: HTMLElement } {
+  const name = h("span", {}, title);
+  const beside = h("em", {}, note);
+  const body = h("div", { class: "wb-body" });
+  return { el: h("section", { class: `wb-panel ${cls}`, "aria-label": title }, h("h4", {}, name, beside), body), title: name, note: beside, body };
+}

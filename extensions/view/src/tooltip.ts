@@ -1,0 +1,23 @@
+/** One tooltip for all canvases of a view. */
+
+import { h, setText } from "./dom.js";
+
+export class Tooltip {
+  readonly el = h("div", { class: "wb-tip wb-hidden", role: "tooltip" });
+
+  /** Show `text` (lines) near a pointer; an empty text hides it. */
+  show(text: string, event: MouseEvent): void {
+    setText(this.el, text);
+    this.el.classList.toggle("wb-hidden", text === "");
+    if (text === "") return;
+    const { offsetWidth: width, offsetHeight: height } = this.el;
+    const x = event.clientX + 14 + width > innerWidth ? event.clientX - width - 10 : event.clientX + 14;
+    const y = event.clientY + 16 + height > innerHeight ? event.clientY - height - 10 : event.clientY + 16;
+    this.el.style.left = `${Math.max(4, x)}px`;
+    this.el.style.top = `${Math.max(4, y)}px`;
+  }
+
+  hide(): void {
+    this.el.classList.add("wb-hidden");
+  }
+}
