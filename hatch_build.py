@@ -1,7 +1,7 @@
 """Build the live view's script and style before the package is packed or linked.
 
-They are made from ``extensions/view`` by npm and are not in git.  What was built and is no older than its sources is taken as it is, so a source
-distribution (which holds the built files) needs no npm.  ``WORKBENCH_SKIP_JS=1`` goes without: everything but the live view works then.
+They are made from ``extensions/view`` by npm and are not in git.  What was built and is no older than its sources is taken as it is,
+so a source distribution (which holds the built files) needs no npm.  ``WORKBENCH_SKIP_JS=1`` goes without the live view; all else works.
 """
 
 from __future__ import annotations
