@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import cache
 
-import msgspec
-
 from workbench.counterfactual import Counterfactual, counterfactuals, counterfactuals_of_step, is_asked
 from workbench.errors import RequestError
-from workbench.events import Command, Decision, Reason, StepRecord
-from workbench.explain.afterwards import afterwards, ending, knob_changes
+from workbench.events import Decision, Reason, StepRecord
+from workbench.explain.afterwards import afterwards, ending
+from workbench.explain.commands import commands_in_words
 from workbench.explain.scene import Scene
 from workbench.explain.sentences import listed, sentence
 from workbench.findings.why import ExplanationData, StepExplanationData
@@ -77,7 +76,7 @@ def explain_step(trace: Trace, step: int, *, scheduler_at: SchedulerAt | None = 
     changes = counterfactuals_of_step(trace, step, scheduler_at=at) if at is not None else {}
     order = dict.fromkeys((*record.running, *record.waiting, *scene.decisions))
     told = [(scene.decisions[name], changes.get(name, ()) if at is not None else None) for name in order if name in scene.decisions]
-    return StepExplanation(step, _summary(record), tuple(_commands(record)), tuple(_explain(scene, *each) for each in told))
+    return StepExplanation(step, _summary(record), tuple(commands_in_words(record)), tuple(_explain(scene, *each) for each in told))
 
 
 def _scheduler_at(trace: Trace, given: SchedulerAt | None) -> SchedulerAt | None:
@@ -163,38 +162,6 @@ def _summary(record: StepRecord) -> str:
         *(f"{what}: {listed(list(names), most=8)}" for what, names in moves.items() if names),
     ]
     return f"Step {record.step}: {'; '.join(parts)}."
-
-
-def _commands(record: StepRecord) -> Iterator[str]:
-    """What was done to the engine before the step."""
-    added = [command.request_id for command in record.commands if command.kind == "add"]
-    if added:
-        yield f"{listed(added, most=8)} {'was' if len(added) == 1 else 'were'} added before the step."
-    for command in record.commands:
-        if command.kind == "knobs":
-            yield from (f"{what} before the step." for what, _ in knob_changes([msgspec.structs.replace(record, commands=(command,))]))
-        elif command.kind != "add":
-            yield _command(command)
-
-
-def _command(command: Command) -> str:
-    match command.kind:
-        case "abort":
-            return f"{command.request_id} was aborted before the step."
-        case "reset":
-            preempted = ", and everything that ran was preempted" if command.after.get("reset_running_requests") else ""
-            return f"The prefix cache was emptied before the step{preempted}."
-        case "abandoned":
-            return f"An earlier attempt at the step, at {command.at_s:.3f} s, failed or was interrupted, and was taken back."
-        case _:
-            changes = [_change(name, command.before.get(name), value) for name, value in command.after.items()]
-            return f"{command.request_id} was edited before the step: {', '.join(changes)}."
-
-
-def _change(name: str, before: object, after: object) -> str:
-    if name == "prompt_token_ids" and isinstance(before, list | tuple) and isinstance(after, list | tuple):
-        return f"prompt of {plural(len(before), 'token')} to one of {len(after)}"
-    return f"{name} {before!r} to {after!r}"
 
 
 def _no_decision(scene: Scene, request_id: str) -> RequestError:

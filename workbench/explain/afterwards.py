@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
 from workbench.events import BlockEvent, Decision, Finished, Reason, Scheduled, StepRecord, Verdict
+from workbench.explain.commands import knobs_in_words
 from workbench.explain.scene import Scene, row_of
 from workbench.explain.sentences import listed
 from workbench.prefix_story.past import events_before_admission, planned_events
@@ -158,8 +159,7 @@ def knob_changes(records: Sequence[StepRecord]) -> Iterator[tuple[str, int]]:
     for record in records:
         for command in record.commands:
             if command.kind == "knobs":
-                for knob, value in command.after.items():
-                    yield f"{knob} went from {command.before[knob]} to {value}", record.step
+                yield from ((what, record.step) for what in knobs_in_words(command))
 
 
 def _and(parts: Sequence[str]) -> str:

@@ -24,12 +24,12 @@ class Moment(MomentData, frozen=True, kw_only=True):
 class Fold:
     """Goes through records in order: ``plan`` up to the instant after planning, ``commit`` over the rest of the step."""
 
-    def __init__(self, trace: Trace, first: StepRecord) -> None:
+    def __init__(self, trace: Trace, first: StepRecord, pool: type[Pool] = Pool) -> None:
         self.block_size = trace.config.block_size
         self._evicts_first = trace.config.policy == "lpm"  # a radix cache makes blocks blank before the pool gives them up
         self.prompts = {name: request.num_prompt_tokens for name, request in originals(trace).items()}
         sizes = [command.before["num_blocks"] for command in first.commands if "num_blocks" in command.before]
-        self.pool = Pool(sizes[0] if sizes else first.kv.total, from_the_start=not first.step)
+        self.pool = pool(sizes[0] if sizes else first.kv.total, from_the_start=not first.step)
         self.first_step = first.step
         self.outputs: dict[str, list[Sampled]] = {}
         self.computed: dict[str, int] = {}
@@ -105,6 +105,16 @@ class Fold:
                 self.known[row.request_id] = row.end - row.num_drafts + len(sampled.token_ids)
 
     # -- the view --------------------------------------------------------------------------------------------------
+
+    def wasted_slots(self, record: StepRecord) -> int | None:
+        """Slots of tables that hold no token, in the step planned last; ``None`` if a table is unknown."""
+        wasted = 0
+        for name in (*record.running, *record.held):
+            computed = self.computed.get(name)
+            if computed is None or (self.first_step and name not in self.in_sight and name not in self.admitted):
+                return None
+            wasted += len(self.pool.tables.get(name, ())) * self.block_size - computed
+        return wasted
 
     def moment(self, record: StepRecord) -> Moment:
         """The state as it is now, in ``record``."""

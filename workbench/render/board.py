@@ -15,19 +15,31 @@ from workbench.events import Decision, Reason, StepRecord, Verdict
 from workbench.render._format import plural
 from workbench.render.palette import CACHE, HELD, IDLE, PREEMPTED, PREFILL, WAITING, WORK
 
-_WORDS = {
+REASON_WORDS = {
+    Reason.FULL: "all the tokens that it could compute",
     Reason.TOKEN_BUDGET: "no token budget left in the step",
+    Reason.LONG_PREFILL_THRESHOLD: "at most {limit} tokens of a prompt in a step (long_prefill_token_threshold)",
+    Reason.MAX_MODEL_LEN: "at max_model_len",
     Reason.MAX_NUM_SEQS: "{limit} requests run already (max_num_seqs)",
     Reason.NO_FREE_BLOCKS: "needs {blocks}, {available} free",
     Reason.HEAD_OF_LINE: "behind {blocker}",
     Reason.PREEMPTION_IN_STEP: "nobody is admitted in a step that preempts",
     Reason.CHUNKED_PREFILL_OFF: "its {needed} tokens do not fit the {available} left in the step, and chunking is off",
     Reason.SPECULATIVE_PADDING: "its {needed} tokens with draft slots do not fit the {available} left in the step",
+    Reason.NOT_ARRIVED: "not arrived",
     Reason.BATCH_NOT_FULL: "waits for a full batch",
     Reason.BATCH_RUNNING: "waits for the running batch to end",
     Reason.PREEMPTED_FOR: "its blocks went to {blocker}",
     Reason.NEVER_FITS: "can never fit the pool",
+    Reason.RESERVED_TO_COMPLETION: "may need {blocks} to its end, {available} not in use or reserved",
+    Reason.SIBLING_PREFIX: "lets {blocker} compute their common beginning first",
+    Reason.PREFILL_FIRST: "this step computes prompts only",
+    Reason.MEMORY_ESTIMATE: "expected to need {needed} tokens, {available} are expected to be left",
+    Reason.UNTIL_ONE_FINISHES: "the batch was found full, and nobody has left it since",
+    Reason.PLACE_TAKEN: "{blocker} took its place (max_num_seqs)",
+    Reason.RETRACTED: "the next tokens of all needed {blocks}, {available} free",
 }
+"""Every reason in a few words, with the numbers of a decision to be filled in; ``{blocks}`` is ``needed`` as a number of blocks."""
 
 
 @dataclass
@@ -85,7 +97,7 @@ def board_of(trace: Any) -> Board:
     records = list(trace.records)
     lanes: dict[str, Lane] = {}
     for index, record in enumerate(records):
-        for request_id, kind in _states(record).items():
+        for request_id, kind in states_of(record).items():
             if request_id not in lanes:
                 lanes[request_id] = Lane(request_id, [""] * len(records))
             lanes[request_id].kinds[index] = kind
@@ -115,7 +127,8 @@ def _dominant(kinds: Sequence[str]) -> str:
     return max(counts, key=lambda kind: (counts[kind], kind in WORK, kind), default="")
 
 
-def _states(record: StepRecord) -> dict[str, str]:
+def states_of(record: StepRecord) -> dict[str, str]:
+    """What each request in sight did in a step, as kinds of :mod:`workbench.render.palette`; one that has not arrived is not in sight."""
     running = set(record.running)
     states = dict.fromkeys(record.waiting, WAITING)
     for decision in record.decisions:
@@ -149,7 +162,7 @@ def _note(record: StepRecord, index: int, lanes: dict[str, Lane]) -> None:
 
 def in_words(decision: Decision) -> str:
     """Why a request did not run, in a few words with the numbers."""
-    sentence = _WORDS.get(decision.reason, decision.reason.value.replace("_", " "))
+    sentence = REASON_WORDS[decision.reason]
     if decision.reason is Reason.PREEMPTED_FOR and decision.blocker == decision.request_id:
         sentence = "needs {blocks}, {available} free, and it is itself the one to give way"
     numbers = {"needed": decision.needed, "available": decision.available, "limit": decision.limit, "blocker": decision.blocker}
