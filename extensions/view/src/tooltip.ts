@@ -6,7 +6,7 @@ export class Tooltip {
   readonly el = h("div", { class: "wb-tip wb-hidden", role: "tooltip" });
 
   /** Show `text` (lines) near a pointer; an empty text hides it. */
-  show(text: string, event: MouseEvent): void {
+  show(text: string, event: Pick<MouseEvent, "clientX" | "clientY">): void {
     setText(this.el, text);
     this.el.classList.toggle("wb-hidden", text === "");
     if (text === "") return;

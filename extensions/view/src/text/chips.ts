@@ -1,0 +1,46 @@
+/** `Chips`: which text is shown: all, the newest, or that of one request. */
+
+import { h, setText } from "../dom.js";
+import type { Tape } from "../tape.js";
+import { requestColour } from "../theme.js";
+
+export type Choice = "all" | "newest" | number;
+
+export class Chips {
+  readonly el = h("div", { class: "wb-chips", role: "group", "aria-label": "Whose text is shown" });
+  readonly #rest = h("span", { class: "wb-dim" });
+  #made: readonly { readonly choice: Choice; readonly el: HTMLButtonElement }[] = [];
+  #order = "";
+  #tape: Tape | undefined;
+
+  constructor(private readonly choose: (choice: Choice) => void) {}
+
+  /** Offer `requests` of `seen`; those in `faint` do nothing just now. */
+  show(tape: Tape, requests: readonly number[], seen: number, chosen: Choice, faint: (request: number) => boolean): void {
+    const order = requests.join(" ");
+    if (order !== this.#order || tape !== this.#tape) this.#make(tape, requests);
+    this.#order = order;
+    this.#tape = tape;
+    setText(this.#rest, seen > requests.length ? `${requests.length} of ${seen.toLocaleString("en-US")}` : "");
+    for (const { choice, el } of this.#made) {
+      el.setAttribute("aria-pressed", String(choice === chosen));
+      if (typeof choice === "number") el.classList.toggle("wb-faint", faint(choice));
+    }
+  }
+
+  #make(tape: Tape, requests: readonly number[]): void {
+    const one = (choice: Choice, face: string, title: string): { choice: Choice; el: HTMLButtonElement } => {
+      const el = h("button", { type: "button", class: "wb-tab", title, "aria-label": title }, face);
+      if (typeof choice === "number") el.style.setProperty("--wb-owner", requestColour(choice));
+      el.addEventListener("click", () => this.choose(choice));
+      return { choice, el };
+    };
+    const names = requests.map((request) => tape.requests[request]?.id ?? "");
+    this.#made = [
+      one("all", "all", "The newest text of every request"),
+      one("newest", "newest", "The request that the newest token belongs to"),
+      ...requests.map((request, i) => one(request, names[i]!, `Text of ${names[i]}`)),
+    ];
+    this.el.replaceChildren(...this.#made.map(({ el }) => el), this.#rest);
+  }
+}

@@ -1,0 +1,109 @@
+/** What a token looks like, and what can be said of it. */
+
+import { ORIGINS, type Tape } from "../tape.js";
+import type { Outputs } from "./output.js";
+
+/** A token on the screen: of a prompt, of what came out (`place` counts the rows of `Outputs`), or a draft that was refused in a step. */
+export interface Token {
+  readonly request: number;
+  readonly kind: "prompt" | "output" | "draft";
+  readonly place: number;
+  readonly id: number;
+}
+
+export interface Face {
+  readonly text: string;
+  readonly cls: string;
+}
+
+const SPECIAL = /^(?:<\|[^|]*\|>|<\/?s>|<(?:bos|eos|pad|unk|start_of_turn|end_of_turn)>|\[\/?INST\])$/;
+const BREAK = /^[ \t]*[\r\n]+[ \t]*$/;
+const faces = new WeakMap<Tape, Map<number, Face>>();
+
+/** Text and class of a token; its id where the trace has no text for it. */
+export function faceOf(tape: Tape, id: number): Face {
+  let known = faces.get(tape);
+  if (known === undefined) faces.set(tape, (known = new Map()));
+  const found = known.get(id);
+  if (found !== undefined) return found;
+  const text = tape.vocab.get(id);
+  if (text === undefined) return { text: `${id} `, cls: "wb-tok wb-id" };
+  const mark = text === "" || SPECIAL.test(text) ? " wb-special" : BREAK.test(text) ? " wb-break" : "";
+  const made = { text: text === "" ? "·" : text, cls: `wb-tok${mark}` };
+  known.set(id, made);
+  return made;
+}
+
+/** Text of tokens on one line: line breaks as ↵, at most `limit` characters, of which the end is cut. */
+export function oneLine(tape: Tape, ids: Iterable<number>, limit: number): string {
+  let text = "";
+  for (const id of ids) {
+    text += tape.vocab.get(id) ?? `${id} `;
+    if (text.length > 2 * limit) break;
+  }
+  const flat = text.replace(/\r?\n/g, "↵");
+  return flat.length > limit ? `${flat.slice(0, limit - 1)}…` : flat;
+}
+
+const quoted = (tape: Tape, id: number): string => (tape.vocab.has(id) ? `“${oneLine(tape, [id], 40)}”` : `id ${id}`);
+
+const ORIGIN_WORDS: Readonly<Record<(typeof ORIGINS)[number], string>> = {
+  decoded: "decoded: the model chose it, one token in one step",
+  accepted: "accepted draft: guessed beforehand, and the model agreed",
+  corrected: "corrected: the model chose it in place of a refused draft",
+  bonus: "bonus: all drafts were right, so one more token came for free",
+};
+
+/** Lines of a tooltip: which token, where it came from, how likely it was, and what else could have stood there. */
+export function tellToken(tape: Tape, outputs: Outputs, token: Token, position: number): string {
+  if (token.kind === "draft") return `${quoted(tape, token.id)}\nrefused draft · id ${token.id} · step ${tape.firstStep + position}`;
+  return token.kind === "prompt" ? tellPrompt(tape, outputs, token, position) : tellOutput(tape, outputs, token, position);
+}
+
+function tellPrompt(tape: Tape, outputs: Outputs, { request, place, id }: Token, position: number): string {
+  const at = outputs.computedAt(request, place, position);
+  const cached = place < outputs.promptCached(request, position);
+  const step = tape.firstStep + at;
+  const how = at < 0 ? "not computed yet" : cached ? `found in the prefix cache at step ${step}` : `computed at step ${step}`;
+  return `${quoted(tape, id)}\ntoken ${place + 1} of the prompt · id ${id}\n${how}`;
+}
+
+function tellOutput(tape: Tape, outputs: Outputs, { request, place, id }: Token, position: number): string {
+  const row = outputs.rows(request)[place]!;
+  const step = tape.firstStep + tape.positionOfRow("tokens", row);
+  const which = `token ${place - outputs.since(request, position) + 1} of the output · id ${id} · step ${step}`;
+  const lines = [quoted(tape, id), which, ORIGIN_WORDS[ORIGINS[tape.column("tokens.origin")[row]!] ?? "decoded"]];
+  const logprob = tape.column("tokens.logprob")[row] ?? NaN;
+  const rank = tape.column("tokens.rank")[row] ?? 0;
+  if (!Number.isNaN(logprob)) lines.push(`logprob ${signed(logprob)}${rank > 0 ? ` · rank ${rank}` : ""}`);
+  const others = alternatives(tape, row).filter((other) => other.id !== id);
+  if (others.length > 0) lines.push(`alternatives: ${others.map((other) => `${quoted(tape, other.id)} ${signed(other.logprob)}`).join(" · ")}`);
+  return lines.join("\n");
+}
+
+const signed = (value: number): string => value.toFixed(2).replace("-", "−");
+
+/** The likeliest tokens of a row of `tokens`, where they were asked for. */
+export function alternatives(tape: Tape, row: number): { readonly id: number; readonly logprob: number }[] {
+  const position = tape.positionOfRow("tokens", row);
+  const counts = tape.column("tokens.tops");
+  let first = tape.rows("tops", position)[0];
+  for (let before = tape.rows("tokens", position)[0]; before < row; before++) first += counts[before] ?? 0;
+  const ids = tape.column("tops.id");
+  const logprobs = tape.column("tops.logprob");
+  return Array.from({ length: counts[row] ?? 0 }, (_, i) => ({ id: ids[first + i]!, logprob: logprobs[first + i]! }));
+}
+
+/** Drafts of a request that a position's step refused, in the order in which they were proposed. */
+export function refusedDrafts(tape: Tape, request: number, position: number): number[] {
+  const owners = tape.column("rounds.request");
+  const proposed = tape.column("rounds.proposed");
+  let first = tape.rows("drafts", position)[0];
+  const [from, to] = tape.rows("rounds", position);
+  for (let row = from; row < to; row++) {
+    const end = first + proposed[row]!;
+    if (owners[row] === request) return Array.from(tape.column("drafts.id").subarray(first + tape.column("rounds.accepted")[row]!, end));
+    first = end;
+  }
+  return [];
+}
