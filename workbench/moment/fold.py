@@ -74,14 +74,18 @@ class Fold:
     def _commands(self, record: StepRecord) -> int:
         """Follow the commands before a step, and apply the events that are surely theirs; returns how many."""
         events, done = record.block_events, 0
+        abandoned = False  # then nobody knows where the events of the attempt end
         for command in record.commands:
+            abandoned = abandoned or command.kind == "abandoned"
             if command.kind == "edit" and "prompt_token_ids" in command.after:
                 self._edited(command)
             elif command.kind == "knobs" and isinstance(command.after.get("num_blocks"), int):
+                if abandoned:
+                    self.pool.forget_order()
                 while self._evicts_first and done < len(events) and forgets(events[done]):
                     self.pool.apply(events[done])
                     done += 1
-                self.pool.resize(command.after["num_blocks"], events[done:])
+                done += self.pool.resize(command.after["num_blocks"], events[done:])
             while done < len(events) and _caused_by(command, events[done]):
                 self.pool.apply(events[done])
                 done += 1
@@ -234,4 +238,4 @@ def _caused_by(command: Command, event: BlockEvent) -> bool:
         return True
     if command.kind == "reset":
         return event.kind == "freed"
-    return command.kind in ("abort", "edit") and event.kind == "freed" and event.request_id == command.request_id
+    return (command.kind == "abort" or command.restarts) and event.kind == "freed" and event.request_id == command.request_id

@@ -67,19 +67,27 @@ class Pool:
         elif block_id in table:
             table[table.index(block_id)] = table.pop()  # given up for the equal one taken just now
 
-    def resize(self, num_blocks: int, events: Sequence[BlockEvent]) -> None:
-        """Grow or shrink by the rule of ``BlockPool.resize``; ``events`` name the content that is given up after all blank blocks."""
+    def forget_order(self) -> None:
+        """Something happened at a time that the record does not tell; for pools that follow the order of their free blocks."""
+
+    def resize(self, num_blocks: int, events: Sequence[BlockEvent]) -> int:
+        """Grow or shrink by the rule of ``BlockPool.resize``; ``events`` name the content that is given up after all blank blocks.
+
+        Returns how many of the events tell of that.
+        """
         while self.size < num_blocks:
             if self.retired:
                 self.retired.pop()
             else:
                 self.highest += 1
-        if self.size > num_blocks:
-            self.retired += self._blank()[: self.size - num_blocks]
-            lost = [event.block_id for event in events if forgets(event) and event.block_id in self.hashes]
-            for block_id in lost[: self.size - num_blocks]:
-                del self.hashes[block_id]
-                self.retired.append(block_id)
+        if self.size <= num_blocks:
+            return 0
+        self.retired += self._blank()[: self.size - num_blocks]
+        lost = [event.block_id for event in events if forgets(event) and event.block_id in self.hashes][: self.size - num_blocks]
+        for block_id in lost:
+            del self.hashes[block_id]
+            self.retired.append(block_id)
+        return len(lost)
 
     def _blank(self) -> list[int]:
         taken = {*self.owners, *self.hashes, *self.retired}

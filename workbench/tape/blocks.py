@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from workbench.events import BlockEvent, StepRecord
-from workbench.moment.pool import UNSEEN, Pool
+from workbench.moment.pool import UNSEEN
+from workbench.moment.reuse import OrderedPool, ReuseOrder
 from workbench.tape.columns import NONE, Row
 from workbench.tape.names import UNSEEN as UNSEEN_OWNER
 from workbench.tape.names import Names
@@ -20,7 +21,7 @@ _NOWHERE = ("", -1)
 _GONE: Row = (GONE, -1, -1, -1, -1, NONE)
 
 
-class WatchedPool(Pool):
+class WatchedPool(OrderedPool):
     """A pool that knows which blocks changed since it was last asked, and whose tokens stand in each."""
 
     def __init__(self, num_blocks: int, *, from_the_start: bool) -> None:
@@ -58,9 +59,14 @@ class WatchedPool(Pool):
         if self.changed is not None:
             self.changed.update(lost)
 
-    def resize(self, num_blocks: int, events: Sequence[BlockEvent]) -> None:
+    def resize(self, num_blocks: int, events: Sequence[BlockEvent]) -> int:
         """Grow or shrink; every block may have changed."""
-        super().resize(num_blocks, events)
+        self.changed = None
+        return super().resize(num_blocks, events)
+
+    def forget_order(self) -> None:
+        """The order is not known from here on."""
+        super().forget_order()
         self.changed = None
 
     def _exists_after_all(self, block_id: int) -> None:
@@ -82,9 +88,9 @@ class Cells:
     def rows(self, record: StepRecord) -> list[Row]:
         """A row for every block that differs since the last call; ``record`` has just been planned."""
         rows: list[Row] = []
-        retired = set(self._pool.retired)
+        retired, order = set(self._pool.retired), self._pool.order
         for block_id in sorted(self._changed(record)):
-            cell = _GONE if block_id in retired else self._cell(block_id)
+            cell = _GONE if block_id in retired else self._cell(block_id, order)
             if self._shown.get(block_id) != cell:
                 self._shown[block_id] = cell
                 rows.append((block_id, *cell))
@@ -104,18 +110,19 @@ class Cells:
             self.veiled, changed = veiled, None
         return range(1, pool.highest + 1) if changed is None else changed
 
-    def _cell(self, block_id: int) -> Row:
+    def _cell(self, block_id: int, order: ReuseOrder | None) -> Row:
         pool = self._pool
         owners, digest = pool.owners.get(block_id), pool.hashes.get(block_id, "")
-        order = NONE
+        key = order.key(block_id) if order is not None else None
+        place = NONE if key is None else key
         if owners:
             status = IN_USE
         elif digest and not (self.veiled and block_id in pool.doubtful):
             status = CACHED
         else:
-            return (UNKNOWN if self.veiled else FREE, -1, -1, -1, self._names.string(digest), order)
+            return (UNKNOWN if self.veiled else FREE, -1, -1, -1, self._names.string(digest), place)
         name, index = pool.content.get(block_id, _NOWHERE)
-        return (status, self._owner_set(owners), self._numbers[name] if name else -1, index, self._names.string(digest), order)
+        return (status, self._owner_set(owners), self._numbers[name] if name else -1, index, self._names.string(digest), place)
 
     def _owner_set(self, owners: Sequence[str] | None) -> int:
         if not owners:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from workbench.events import StepRecord
 from workbench.moment.fold import Fold
+from workbench.moment.reuse import has_order
 from workbench.tape.blocks import Cells, WatchedPool
 from workbench.tape.cast import Cast
 from workbench.tape.columns import NO_TOKEN, Row
@@ -32,6 +33,8 @@ class Follower:
         self._fold = Fold(trace, first, WatchedPool)
         assert isinstance(self._fold.pool, WatchedPool)
         self._pool = self._fold.pool
+        if not has_order(trace):
+            self._pool.forget_order()
         self._cells = Cells(self._pool, names, cast)
         self._drafts = Drafts()
         self._cast.position = 0

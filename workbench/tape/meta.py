@@ -9,6 +9,7 @@ import msgspec
 from workbench._knobs import Knob, knobs
 from workbench.config import EngineConfig
 from workbench.events import Reason
+from workbench.moment.reuse import has_order
 from workbench.render.board import REASON_WORDS
 from workbench.tape.rows import REASONS, TOUCHES
 from workbench.trace import Trace
@@ -35,14 +36,6 @@ def meta(trace: Trace, first_step: int) -> dict[str, Any]:
         "has_order": has_order(trace),
         "knobs": [_knob(knob, config[knob.name]) for knob in knobs(EngineConfig)],
     }
-
-
-def has_order(trace: Trace) -> bool:
-    """Whether the order in which free blocks are reused can be followed.
-
-    A radix cache chooses its victims itself, and a trace without its beginning does not hold the order that was there.
-    """
-    return trace.config.policy != "lpm" and not trace.first_step and trace.fidelity == "exact"
 
 
 def _template(reason: Reason) -> str:
