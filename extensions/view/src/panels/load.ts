@@ -1,0 +1,115 @@
+/** The load panel: blocks in use, cached and free, and how many requests run and wait, over the steps. */
+
+import type uPlot from "uplot";
+import type { App, MakePanel, Panel } from "../app.js";
+import { h, section } from "../dom.js";
+import { count, percent } from "../format.js";
+import { type Face, Plot, type Settings, edges, placeOn, stairs, stairsAt, stepAxis, valueAxis, within } from "../plot.js";
+import { COLOURS, type Theme } from "../theme.js";
+
+const HEIGHT = 116;
+const WAITING_DASH = [4, 3];
+
+export const load: MakePanel = (app, signal) => new LoadPanel(app, signal);
+
+class LoadPanel implements Panel, Face {
+  readonly el: HTMLElement;
+  readonly height = HEIGHT;
+  readonly #plot: Plot;
+  #most = 2; // requests at the top of their scale: even, so that its half can be written too
+
+  constructor(
+    private readonly app: App,
+    signal: AbortSignal,
+  ) {
+    const { el, body } = section("wb-load", "load", "share of the KV pool · requests");
+    this.el = el;
+    this.#plot = new Plot(app, this, signal);
+    body.append(this.#plot.el, legend());
+    this.#plot.el.addEventListener("mousemove", (event) => app.tooltip.show(this.#words(this.#position(event)), event), { signal });
+    this.#plot.el.addEventListener("mouseleave", () => app.tooltip.hide(), { signal });
+    this.#plot.el.addEventListener("click", (event) => this.#go(this.#position(event)), { signal });
+  }
+
+  draw(): void {
+    const { tape } = this.app.focus;
+    this.#plot.draw("", tape, tape.version);
+    this.#plot.describe(`KV pool and requests over ${count(tape.length, "step")}. ${this.#words(this.app.state.position)}`);
+  }
+
+  settings(theme: Theme): Settings {
+    const line = { stroke: theme.ink, width: 1.5, scale: "requests", auto: false, points: { show: false } };
+    const area = { scale: "share", auto: false, width: 0.5, points: { show: false } };
+    return {
+      series: [
+        {},
+        { ...area, stroke: COLOURS.cache, fill: `${COLOURS.cache}66` }, // in use and cached: what is above it is free
+        { ...area, stroke: COLOURS.prefill, fill: COLOURS.prefill },
+        { ...line, stroke: theme.ink },
+        { ...line, stroke: COLOURS.plan, dash: WAITING_DASH },
+      ],
+      scales: { x: { time: false }, share: { range: [0, 1] }, requests: { range: () => [0, this.#most] } },
+      axes: [stepAxis(this.app, theme), { ...valueAxis(theme, percent), scale: "share", splits: [0, 0.5, 1] }],
+      hooks: { draw: [(plot) => this.#scale(plot)] },
+    };
+  }
+
+  data(first: number, last: number, pixels: number): uPlot.AlignedData {
+    const { focus } = this.app;
+    const bounds = edges(first, last, focus.tape.length, pixels);
+    const [used, cached, free, running, waiting] = COLUMNS.map((name) => focus.tape.column(`steps.${name}`));
+    const share = (held: number, at: number): number => held / Math.max(1, used![at]! + cached![at]! + free![at]!);
+    const requests = [running, waiting].map((numbers) => stairs(bounds, (at) => numbers![at]!));
+    this.#most = 2 * Math.ceil(Math.max(2, ...requests.map((numbers) => numbers.reduce((a, b) => Math.max(a, b), 0))) / 2);
+    return [
+      stairsAt(bounds),
+      stairs(bounds, (at) => share(used![at]! + cached![at]!, at)),
+      stairs(bounds, (at) => share(used![at]!, at)),
+      ...requests,
+    ];
+  }
+
+  /** The scale of the requests, written inside at the right, so that steps stay below those of the timeline. */
+  #scale(plot: uPlot): void {
+    const { theme } = this.app;
+    const most = this.#most;
+    within(plot, (context, width, height) => {
+      context.font = `10px ${theme.font}`;
+      context.textAlign = "right";
+      context.lineWidth = 3;
+      context.lineJoin = "round";
+      context.strokeStyle = theme.background;
+      context.fillStyle = theme.dim;
+      for (const [text, y] of [[count(most, "request"), 8], [String(most / 2), height / 2 + 3]] as const) {
+        context.strokeText(text, width - 4, y);
+        context.fillText(text, width - 4, y);
+      }
+    });
+  }
+
+  #position(event: MouseEvent): number {
+    const [first, last] = this.#plot.stretch;
+    const over = this.#plot.over;
+    if (over === undefined) return -1;
+    return Math.floor(first + (placeOn(over, event)[0] / over.clientWidth) * (last - first));
+  }
+
+  #go(position: number): void {
+    if (position >= 0 && position < this.app.focus.tape.length) this.app.go(position);
+  }
+
+  #words(position: number): string {
+    const { tape } = this.app.focus;
+    if (position < 0 || position >= tape.length) return "";
+    const [used, cached, free, running, waiting] = COLUMNS.map((name) => tape.at(name, position));
+    const blocks = `${count(used!, "block")} in use, ${cached} cached, ${free} free`;
+    return `step ${tape.firstStep + position}\n${blocks}\n${count(running!, "request")} running, ${waiting} waiting`;
+  }
+}
+
+const COLUMNS = ["kv_in_use", "kv_cached", "kv_free", "running", "waiting"] as const;
+
+function legend(): HTMLElement {
+  const kinds = [["in use", "used"], ["cached, reusable", "cached"], ["free", "free"], ["running", "running"], ["waiting", "waiting"]] as const;
+  return h("div", { class: "wb-legend" }, ...kinds.map(([words, kind]) => h("span", {}, h("i", { class: `wb-key wb-key-${kind}` }), words)));
+}

@@ -1,0 +1,48 @@
+/** The speculation panel, drawn when a run verified drafts: how many were right, where, and what that gave and cost. */
+
+import type { App, MakePanel, Panel } from "../app.js";
+import { h, section, setText } from "../dom.js";
+import { count } from "../format.js";
+import { Bars } from "../speculation/bars.js";
+import { Chips } from "../speculation/chips.js";
+import { acceptanceOf } from "../speculation/rounds.js";
+import { Yield } from "../speculation/yield.js";
+
+export const speculation: MakePanel = (app, signal) => new SpeculationPanel(app, signal);
+
+class SpeculationPanel implements Panel {
+  readonly el: HTMLElement;
+  readonly #bars: Bars;
+  readonly #chips: Chips;
+  readonly #yield: Yield;
+  readonly #step = h("span", {}, "");
+  readonly #dot = h("span", {}, "");
+
+  constructor(
+    private readonly app: App,
+    signal: AbortSignal,
+  ) {
+    const { el, body } = section("wb-speculation", "acceptance by position", "bar: of all rounds · tick: given the one before");
+    this.el = el;
+    this.#bars = new Bars(app, signal);
+    this.#chips = new Chips(app);
+    this.#yield = new Yield(app, signal);
+    const bars = h("div", {}, this.#bars.el);
+    const legend = h("div", { class: "wb-legend" }, h("span", {}, key("●", "wb-mark-round"), this.#dot), h("span", {}, key("━", ""), "mean so far"));
+    body.append(bars, h("h4", {}, this.#step), this.#chips.el, h("h4", {}, h("span", {}, "tokens per round"), h("em", {}, "and the cost of each step")), this.#yield.el, legend);
+  }
+
+  draw(): void {
+    const { focus, state } = this.app;
+    const acceptance = acceptanceOf(focus.tape);
+    this.el.classList.toggle("wb-hidden", acceptance.rounds === 0);
+    if (acceptance.rounds === 0) return;
+    setText(this.#step, `drafts of step ${focus.tape.firstStep + state.position}`);
+    this.#bars.draw(acceptance);
+    this.#chips.draw();
+    this.#yield.draw();
+    setText(this.#dot, this.#yield.together > 1 ? `mean of ${count(this.#yield.together, "step")}` : "mean of a step's rounds");
+  }
+}
+
+const key = (mark: string, cls: string): HTMLElement => h("i", { class: cls }, `${mark} `);

@@ -1,0 +1,95 @@
+/** `Bars`: acceptance by draft position; a bar for the share of all rounds, a tick for the share of those that accepted the one before. */
+
+import type { App } from "../app.js";
+import { Canvas } from "../canvas.js";
+import { percent } from "../format.js";
+import { COLOURS, type Theme } from "../theme.js";
+import type { Acceptance, AtPosition } from "./rounds.js";
+
+const HEIGHT = 104;
+const TOP = 16; // room for the label of a full bar
+const BOTTOM = 16; // room for the names
+const WIDEST = 44;
+const INK = "#1f2328"; // on a bar, in both themes
+const INSIDE = 18; // a bar at least as high holds its own label
+
+export class Bars {
+  readonly #canvas = new Canvas("wb-acceptance");
+  readonly el = this.#canvas.el;
+  #drawn: readonly unknown[] = [];
+  #acceptance: Acceptance | undefined;
+
+  constructor(
+    private readonly app: App,
+    signal: AbortSignal,
+  ) {
+    this.el.addEventListener("mousemove", (event) => app.tooltip.show(this.#words(event), event), { signal });
+    this.el.addEventListener("mouseleave", () => app.tooltip.hide(), { signal });
+  }
+
+  draw(acceptance: Acceptance): void {
+    this.#acceptance = acceptance;
+    const drawn = [this.app.theme, this.el.parentElement?.clientWidth, devicePixelRatio, acceptance.positions];
+    if (drawn.every((one, i) => one === this.#drawn[i]) || !this.#canvas.begin(HEIGHT)) return;
+    this.#drawn = drawn;
+    acceptance.positions.forEach((at, place) => this.#bar(at, place, acceptance.positions.length));
+    this.#canvas.describe(`Acceptance by position, ${acceptance.rounds} rounds: ${acceptance.positions.map(words).join("; ")}.`);
+  }
+
+  #bar(at: AtPosition, place: number, places: number): void {
+    const { context, width } = this.#canvas;
+    const { theme } = this.app;
+    const slot = width / places;
+    const wide = Math.min(WIDEST, slot * 0.6);
+    const middle = (place + 0.5) * slot;
+    const all = at.accepted / Math.max(1, this.#acceptance!.rounds);
+    const y = height(all);
+    context.fillStyle = COLOURS.verify;
+    context.fillRect(middle - wide / 2, y, wide, HEIGHT - BOTTOM - y);
+    this.#tick(at, middle, wide);
+    context.textAlign = "center";
+    if (slot > 26) this.#labels(at, middle, all, theme);
+    context.font = `10px ${theme.font}`;
+    context.fillStyle = theme.dim;
+    context.fillText(slot > 44 ? `draft ${place + 1}` : String(place + 1), middle, HEIGHT - 4);
+  }
+
+  #tick(at: AtPosition, middle: number, wide: number): void {
+    if (at.reached === 0) return;
+    const { context } = this.#canvas;
+    context.fillStyle = this.app.theme.ink;
+    context.fillRect(middle - wide / 2 - 4, height(at.accepted / at.reached) - 1, wide + 8, 2);
+  }
+
+  #labels(at: AtPosition, middle: number, all: number, theme: Theme): void {
+    const { context } = this.#canvas;
+    const y = height(all);
+    const given = at.reached > 0 ? at.accepted / at.reached : all;
+    const inside = HEIGHT - BOTTOM - y >= INSIDE;
+    context.font = `10px ${theme.font}`;
+    context.fillStyle = inside ? INK : theme.ink;
+    context.fillText(percent(all), middle, inside ? y + 12 : y - (height(given) > y - 14 && given !== all ? 0 : 4));
+    context.fillStyle = theme.dim;
+    if (given !== all) context.fillText(percent(given), middle, height(given) - 4);
+  }
+
+  #words(event: MouseEvent): string {
+    const acceptance = this.#acceptance;
+    if (acceptance === undefined || acceptance.positions.length === 0) return "";
+    const place = Math.floor((this.#canvas.place(event)[0] / this.#canvas.width) * acceptance.positions.length);
+    const at = acceptance.positions[place];
+    if (at === undefined) return "";
+    const all = `draft ${place + 1}: accepted in ${at.accepted} of ${acceptance.rounds} rounds, ${percent(at.accepted / acceptance.rounds)}`;
+    const given = `of the ${at.reached} that accepted draft ${place}: ${at.reached > 0 ? percent(at.accepted / at.reached) : "–"}`;
+    return [all, ...(place > 0 ? [given] : []), `proposed in ${at.proposed}`].join("\n");
+
+  }
+}
+
+const height = (share: number): number => TOP + (1 - share) * (HEIGHT - TOP - BOTTOM);
+
+function words(at: AtPosition, place: number, all: readonly AtPosition[]): string {
+  const rounds = all[0]!.reached;
+  const given = place > 0 && at.reached > 0 ? `, ${percent(at.accepted / at.reached)} given the one before` : "";
+  return `draft ${place + 1} ${percent(at.accepted / rounds)} of all${given}`;
+}

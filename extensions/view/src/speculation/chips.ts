@@ -1,0 +1,64 @@
+/** `Chips`: the rounds of one step, draft by draft: accepted, rejected, not reached, and the token that the model put instead. */
+
+import type { App } from "../app.js";
+import { h } from "../dom.js";
+import { requestColour } from "../theme.js";
+import type { Tape } from "../tape.js";
+import { type Round, roundsAt } from "./rounds.js";
+
+const NO_TOKEN = 2 ** 32 - 1; // stands for a draft whose id is not known (`workbench/tape/columns.py`)
+
+export class Chips {
+  readonly el = h("div", { class: "wb-rounds", role: "list" });
+  #drawn: readonly unknown[] = [];
+
+  constructor(private readonly app: App) {}
+
+  draw(): void {
+    const { focus, state } = this.app;
+    const { tape } = focus;
+    const drawn = [tape, state.position, tape.cuts.length, state.position < tape.length, state.request];
+    if (drawn.every((one, i) => one === this.#drawn[i])) return;
+    this.#drawn = drawn;
+    const rounds = roundsAt(tape, state.position);
+    const none = h("div", { class: "wb-empty" }, "no drafts were verified in this step");
+    this.el.replaceChildren(...(rounds.length > 0 ? rounds.map((round) => this.#row(tape, round)) : [none]));
+  }
+
+  #row(tape: Tape, round: Round): HTMLElement {
+    const { request, own } = round;
+    const id = tape.requests[request]?.id ?? "";
+    const name = h("b", { style: `color:${requestColour(request)}` }, id);
+    const chips = round.drafts.map((token, place) => chip(tape, token, fate(place, round)));
+    const after = own === undefined ? [] : [h("span", { class: "wb-dim", "aria-hidden": "true" }, "→"), chip(tape, own.id, OWN[own.origin])];
+    const row = h("div", { class: "wb-round", role: "listitem", "aria-label": aloud(id, round) }, name, ...chips, ...after);
+    if (request === this.app.state.request) row.setAttribute("aria-current", "true");
+    return row;
+  }
+}
+
+type Fate = readonly [cls: string, mark: string, words: string];
+
+const OWN = {
+  decoded: ["wb-own", "", "decoded"],
+  accepted: ["wb-accepted", "✓", "accepted draft"],
+  corrected: ["wb-corrected", "", "corrected: the model's own token in place of the rejected draft"],
+  bonus: ["wb-bonus", "+", "bonus: all drafts were accepted, so one more token came for free"],
+} as const satisfies Record<string, Fate>;
+
+function fate(place: number, { accepted, emitted }: Round): Fate {
+  // A request that reached its end within the accepted drafts did not take the rest of them.
+  if (place < accepted) return place < emitted ? ["wb-accepted", "✓", "accepted"] : ["wb-unreached", "✓", "accepted, but the request had ended before it"];
+  if (place === accepted) return ["wb-rejected", "✗", "rejected"];
+  return ["wb-unreached", "", "not reached: a draft before it was rejected"];
+}
+
+function chip(tape: Tape, token: number, [cls, mark, words]: Fate): HTMLElement {
+  const known = token !== NO_TOKEN;
+  const text = known ? tape.textOf(token).replaceAll("\n", "⏎").replaceAll("\t", "⇥") || `#${token}` : "–";
+  const made = h("span", { class: `wb-draft ${cls}`, title: `${words} · ${known ? `token ${token}` : "a placeholder, or not recorded"}` }, h("span", {}, text));
+  if (mark !== "") made.prepend(h("i", { "aria-hidden": "true" }, mark));
+  return made;
+}
+
+const aloud = (id: string, { drafts, accepted, emitted }: Round): string => `${id}: ${accepted} of ${drafts.length} drafts accepted, ${emitted} tokens came out`;
