@@ -1,0 +1,130 @@
+/** The header: which run, on what, how it stands and what it came to; with several runs, which one the panels speak of. */
+
+import type { App, MakePanel, Panel, RunView } from "../app.js";
+import { h, setText } from "../dom.js";
+import { count, number, percent } from "../format.js";
+import { RunTabs } from "../header/tabs.js";
+import { figuresOf } from "../latency/gaps.js";
+import type { RunState } from "../wire.js";
+
+const DTYPES: Readonly<Record<string, string>> = { bfloat16: "bf16", float16: "fp16", float32: "fp32" };
+
+export const header: MakePanel = (app, signal) => new Header(app, signal);
+
+class Header implements Panel {
+  readonly #name = h("b", { class: "wb-run-name" });
+  readonly #model = h("span", { class: "wb-pill" });
+  readonly #state = h("button", { type: "button", class: "wb-pill wb-state" });
+  readonly #speculation = h("span", { class: "wb-pill wb-hidden" });
+  readonly #figures = new FigureRow();
+  readonly #errorWords = h("span", {});
+  readonly #error = h("div", { class: "wb-failure wb-hidden" }, this.#errorWords);
+  readonly #tabs: RunTabs;
+  readonly el: HTMLElement;
+
+  constructor(
+    private readonly app: App,
+    signal: AbortSignal,
+  ) {
+    this.#tabs = new RunTabs(app, signal);
+    const line = h("div", { class: "wb-headline" }, this.#name, this.#model, this.#state, this.#speculation, this.#figures.el);
+    this.el = h("header", { class: "wb-header" }, line, this.#error, this.#tabs.el);
+    this.#state.addEventListener("click", () => this.#error.classList.toggle("wb-whole"), { signal });
+  }
+
+  draw(): void {
+    const run = this.app.focus;
+    setText(this.#name, run.name);
+    this.#name.title = run.name;
+    setText(this.#model, modelWords(run));
+    this.#model.title = [run.meta.model["architecture"], run.meta.model["path"]].filter(Boolean).join(" · ");
+    this.#drawState(run);
+    const width = Number(configOf(run)["num_speculative_tokens"] ?? 0);
+    this.#speculation.classList.toggle("wb-hidden", width === 0);
+    setText(this.#speculation, `speculation K=${width}`);
+    this.#speculation.title = `Up to ${count(width, "draft token")} of each request are verified in a step`;
+    this.#figures.draw(run);
+    this.#tabs.draw();
+  }
+
+  #drawState(run: RunView): void {
+    const { state, error } = run.status;
+    this.#state.className = `wb-pill wb-state wb-${state}`;
+    setText(this.#state, stateWords(run));
+    this.#state.disabled = error === undefined;
+    this.#state.title = error === undefined ? STATE_HINTS[state] : `${error.type}: ${error.message}`;
+    this.#error.classList.toggle("wb-hidden", error === undefined);
+    if (error === undefined) return;
+    const rest = `The steps before it are whole${this.app.live ? ": look at them, go back, or fork" : ""}.`;
+    setText(this.#errorWords, `Step ${error.step} failed with ${error.type}: ${error.message}\n${rest}`);
+  }
+}
+
+/** "paused before step 42". */
+export function stateWords(run: RunView): string {
+  const { tape, meta, status } = run;
+  const next = meta.first_step + tape.length;
+  switch (status.state) {
+    case "running":
+      return tape.length > 0 ? `running · step ${next - 1}` : "running";
+    case "paused":
+      return `paused before step ${next}`;
+    case "finished":
+      return `finished · ${count(tape.length, "step")}`;
+    case "stopped":
+      return `stopped · ${count(tape.length, "step")}`;
+    case "failed":
+      return `failed at step ${status.error?.step ?? next}`;
+  }
+}
+
+const STATE_HINTS: Readonly<Record<RunState, string>> = {
+  running: "The engine takes step after step",
+  paused: "The engine waits for you: step, run on, go back or fork",
+  finished: "Every request came to its end",
+  stopped: "Ended by hand; what was unfinished was aborted",
+  failed: "A step raised an error",
+};
+
+/** "smollm2 · bf16 · cpu". */
+function modelWords(run: RunView): string {
+  const { name, dtype, device } = run.meta.model;
+  return [name, DTYPES[String(dtype)] ?? dtype, device].filter((word) => word !== undefined && word !== "").join(" · ");
+}
+
+export const configOf = (run: RunView): RunView["meta"]["config"] => run.status.config ?? run.meta.config;
+
+/** The headline figures of the whole run, each over its name. */
+class FigureRow {
+  readonly #ttft = figure("TTFT p50", "Time to first token: from a request's arrival to its first token; half of them took longer");
+  readonly #itl = figure("ITL p50 / p99", "Inter-token latency: between two tokens of a request; half, and one in a hundred, took longer");
+  readonly #output = figure("output", "Output tokens of all requests over the time of all steps");
+  readonly #hits = figure("prefix hits", "Share of the prompt tokens looked up that were found in the prefix cache");
+  readonly #verify = figure("tokens per verify", "Tokens that came out of a verification on average: the accepted drafts and one more");
+  readonly el = h("dl", { class: "wb-figures" }, ...[this.#ttft, this.#itl, this.#output, this.#hits, this.#verify].map((each) => each.el));
+
+  draw(run: RunView): void {
+    const found = figuresOf(run);
+    show(this.#ttft, Number.isNaN(found.ttftP50) ? "–" : `${number(found.ttftP50)} ms`);
+    show(this.#itl, Number.isNaN(found.itlP50) ? "–" : `${number(found.itlP50)} / ${number(found.itlP99)} ms`);
+    show(this.#output, found.tokensPerS > 0 ? `${number(found.tokensPerS)} tok/s` : "–");
+    show(this.#hits, percent(found.hitRate));
+    show(this.#verify, found.perVerify === null ? "" : number(found.perVerify));
+  }
+}
+
+interface Figure {
+  readonly el: HTMLElement;
+  readonly value: HTMLElement;
+}
+
+function figure(name: string, meaning: string): Figure {
+  const value = h("dd", {});
+  return { el: h("div", { title: meaning }, h("dt", {}, name), value), value };
+}
+
+/** An empty text hides the figure. */
+function show(figure: Figure, text: string): void {
+  figure.el.classList.toggle("wb-hidden", text === "");
+  setText(figure.value, text);
+}
