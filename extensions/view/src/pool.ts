@@ -67,10 +67,13 @@ export class Pool {
 
 /** Block ids in the order in which they will be reused, the next first; blocks in use are not among them. */
 export function reuseOrder(blocks: Blocks): number[] {
-  const found: number[] = [];
-  for (let i = 0; i < blocks.count; i++) if (blocks.order[i] !== NONE && blocks.status[i]! < 2) found.push(i + 1);
-  return found.sort((a, b) => blocks.order[a - 1]! - blocks.order[b - 1]!);
+  const keys = new Float64Array(blocks.count); // order and id in one number, as sorting numbers is ten times faster than sorting by a function
+  let found = 0;
+  for (let i = 0; i < blocks.count; i++) if (blocks.order[i] !== NONE && blocks.status[i]! < 2) keys[found++] = blocks.order[i]! * SPREAD + i + 1;
+  return Array.from(keys.subarray(0, found).sort(), (key) => key - Math.floor(key / SPREAD) * SPREAD);
 }
+
+const SPREAD = 2 ** 21; // more than there are blocks; 2 ** 31 times that is still exact
 
 function blank(count: number): Blocks {
   const made = Object.fromEntries(FIELDS.map((field) => [field, new Int32Array(count).fill(BLANK[field])]));
