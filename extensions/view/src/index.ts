@@ -1,1 +1,39 @@
-export default { render(): void {} };
+/** The two doors of the view: an anywidget over a kernel, and `play` for a saved page. */
+
+import type { AnyModel } from "./link.js";
+import { Model } from "./model.js";
+import { Screen } from "./screen.js";
+import type { Frame, Why } from "./wire.js";
+
+interface Place {
+  readonly model: AnyModel;
+  readonly el: HTMLElement;
+  readonly signal: AbortSignal;
+}
+
+export default (): object => {
+  let model: Model | undefined;
+  return {
+    initialize({ model: source, signal }: Place): void {
+      model = new Model(source, signal);
+    },
+    render({ model: source, el, signal }: Place): void {
+      model ??= new Model(source, signal);
+      new Screen(model, el, signal);
+    },
+  };
+};
+
+/** What a saved page holds besides its columns: one frame, and explanations by run. */
+export interface Saved {
+  readonly frame: Frame;
+  readonly whys: readonly (readonly Why[])[];
+}
+
+/** Show a saved run at `el`: the same screen without a kernel. */
+export function play(el: HTMLElement, saved: Saved, buffers: readonly ArrayBuffer[]): void {
+  const model = new Model();
+  model.take(saved.frame, buffers);
+  saved.whys.forEach((whys, run) => whys.forEach((why) => model.runs[run]?.whys.set(why.step, why)));
+  new Screen(model, el, new AbortController().signal);
+}
