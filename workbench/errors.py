@@ -10,6 +10,8 @@
     ├── EngineClosedError      the engine was closed
     ├── EngineBusyError        another run owns the engine now
     ├── TraceError             a trace file is corrupt, or newer than this version reads
+    ├── MissingPackageError    an optional package is not installed
+    ├── ViewError              there is no place where the live view could be shown
     └── IntegrityError         one of our own invariants broke: a bug, please report it
 
 A message says what is wrong, gives the numbers, and ends with what to change.  The faces
@@ -63,6 +65,14 @@ class EngineBusyError(WorkbenchError, RuntimeError):
 
 class TraceError(WorkbenchError, ValueError):
     """A trace file is corrupt, or was written by a newer version."""
+
+
+class MissingPackageError(WorkbenchError, ModuleNotFoundError):
+    """An optional package is not installed; the message says how to get it."""
+
+
+class ViewError(WorkbenchError, RuntimeError):
+    """There is no place where the live view could be shown, or its files were not built."""
 
 
 class IntegrityError(WorkbenchError, AssertionError):
