@@ -203,7 +203,7 @@ export class Actions {
   async ask(op: string, args?: Readonly<Record<string, unknown>>): Promise<string> {
     if (this.#busy.has(op)) return WAITS;
     this.#busy.add(op);
-    this.app.redraw();
+    this.app.say(""); // what an earlier question brought
     try {
       await this.app.ask(op, args);
       return "";

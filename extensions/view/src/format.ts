@@ -1,6 +1,11 @@
 /** Numbers and counts as people read them; the same words as `workbench/render/_format.py`. */
 
-export const count = (n: number, noun: string): string => `${n.toLocaleString("en-US")} ${noun}${n === 1 ? "" : "s"}`;
+const GROUPED = new Intl.NumberFormat("en-US"); // made once: `toLocaleString` makes one at every call, which tables feel
+
+/** A whole number with its thousands apart: 12,345. */
+export const whole = (n: number): string => GROUPED.format(n);
+
+export const count = (n: number, noun: string): string => `${whole(n)} ${noun}${n === 1 ? "" : "s"}`;
 
 export const percent = (share: number): string => `${Math.round(100 * share)} %`;
 
@@ -8,7 +13,7 @@ export const percent = (share: number): string => `${Math.round(100 * share)} %`
 export function number(value: number): string {
   if (!Number.isFinite(value)) return "–";
   const size = Math.abs(value);
-  if (size >= 100) return Math.round(value).toLocaleString("en-US");
+  if (size >= 100) return whole(Math.round(value));
   const digits = size === 0 ? 0 : Math.max(0, 2 - Math.floor(Math.log10(size)));
   return String(Number(value.toFixed(Math.min(digits, 6))));
 }

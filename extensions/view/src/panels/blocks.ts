@@ -3,7 +3,7 @@
 import type { App, MakePanel, Panel } from "../app.js";
 import { Canvas } from "../canvas.js";
 import { h, section, setText } from "../dom.js";
-import { type Facts, factsOf, ownersOf, requestOf } from "../blocks/facts.js";
+import { type Facts, factsOf, ownerOf, ownersOf, requestOf } from "../blocks/facts.js";
 import { type Grid, type Order, blockAt, gridOf } from "../blocks/grid.js";
 import { paintMap } from "../blocks/paint.js";
 import { Summary, countsAt, inWords } from "../blocks/summary.js";
@@ -75,8 +75,8 @@ class BlocksPanel implements Panel {
     this.#canvas.begin(Math.min(HEIGHT, whole));
     const top = Math.max(0, Math.min(this.#top, whole - this.#canvas.height));
     const { request } = this.app.state;
-    const pointed = new Set(this.#hovered > 0 && this.#hovered <= facts.blocks.count ? ownersOf(facts, this.#hovered) : []);
-    const emphasis = { selected: request, pointed, hovered: this.#hovered };
+    const owner = this.#hovered > 0 ? ownerOf(facts, this.#hovered, request) : -1;
+    const emphasis = { selected: request, pointed: owner < 0 ? null : owner, hovered: this.#hovered };
     paintMap({ context: this.#canvas.context, theme: this.app.theme, facts, emphasis, pitch: grid.pitch }, grid, top, this.#canvas.height);
     this.#canvas.describe(inWords(facts));
   }

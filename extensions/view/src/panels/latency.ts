@@ -61,8 +61,8 @@ class LatencyPanel implements Panel, Face {
   }
 
   #axis(theme: Theme): uPlot.Axis {
-    const axis = { ...valueAxis(theme, (value) => ms(value)), scale: "ms" };
-    return this.#log ? { ...axis, splits: () => thinned(logSplits(...this.#limits()), 4) } : axis;
+    const axis = { ...valueAxis(theme, short), scale: "ms" };
+    return this.#log ? { ...axis, splits: () => logSplits(...this.#limits()), filter: (_, splits) => splits } : axis;
   }
 
   #limits(): readonly [low: number, high: number] {
@@ -127,11 +127,8 @@ class LatencyPanel implements Panel, Face {
   }
 }
 
-/** Some of the numbers when there are more than have room. */
-function thinned(values: readonly number[], most: number): number[] {
-  const each = Math.ceil(values.length / most);
-  return values.filter((_, i) => i % each === 0);
-}
+/** On the axis, where there is little room. */
+const short = (value: number): string => (value >= 1000 ? `${number(value / 1000)} s` : ms(value));
 
 function summary(gaps: Gaps): string {
   if (gaps.firsts.length + gaps.count === 0) return "Latency: no token yet.";

@@ -4,10 +4,11 @@ import type uPlot from "uplot";
 import type { App, MakePanel, Panel } from "../app.js";
 import { h, section } from "../dom.js";
 import { count, percent } from "../format.js";
-import { type Face, Plot, type Settings, edges, placeOn, stairs, stairsAt, stepAxis, valueAxis, within } from "../plot.js";
+import { type Face, Plot, type Settings, edges, placeOn, stairs, stairsAt, stepAxis, valueAxis, within, write } from "../plot.js";
 import { COLOURS, type Theme } from "../theme.js";
 
 const HEIGHT = 116;
+const AIR = 1.12; // above the most requests
 const WAITING_DASH = [4, 3];
 
 export const load: MakePanel = (app, signal) => new LoadPanel(app, signal);
@@ -16,7 +17,7 @@ class LoadPanel implements Panel, Face {
   readonly el: HTMLElement;
   readonly height = HEIGHT;
   readonly #plot: Plot;
-  #most = 2; // requests at the top of their scale: even, so that its half can be written too
+  #most = 1; // requests in sight
 
   constructor(
     private readonly app: App,
@@ -44,11 +45,11 @@ class LoadPanel implements Panel, Face {
       series: [
         {},
         { ...area, stroke: COLOURS.cache, fill: `${COLOURS.cache}66` }, // in use and cached: what is above it is free
-        { ...area, stroke: COLOURS.prefill, fill: COLOURS.prefill },
+        { ...area, stroke: COLOURS.prefill, fill: `${COLOURS.prefill}99` },
         { ...line, stroke: theme.ink },
         { ...line, stroke: COLOURS.plan, dash: WAITING_DASH },
       ],
-      scales: { x: { time: false }, share: { range: [0, 1] }, requests: { range: () => [0, this.#most] } },
+      scales: { x: { time: false }, share: { range: [0, 1] }, requests: { range: () => [0, this.#most * AIR] } },
       axes: [stepAxis(this.app, theme), { ...valueAxis(theme, percent), scale: "share", splits: [0, 0.5, 1] }],
       hooks: { draw: [(plot) => this.#scale(plot)] },
     };
@@ -60,7 +61,7 @@ class LoadPanel implements Panel, Face {
     const [used, cached, free, running, waiting] = COLUMNS.map((name) => focus.tape.column(`steps.${name}`));
     const share = (held: number, at: number): number => held / Math.max(1, used![at]! + cached![at]! + free![at]!);
     const requests = [running, waiting].map((numbers) => stairs(bounds, (at) => numbers![at]!));
-    this.#most = 2 * Math.ceil(Math.max(2, ...requests.map((numbers) => numbers.reduce((a, b) => Math.max(a, b), 0))) / 2);
+    this.#most = Math.max(1, ...requests.map((numbers) => numbers.reduce((a, b) => Math.max(a, b), 0)));
     return [
       stairsAt(bounds),
       stairs(bounds, (at) => share(used![at]! + cached![at]!, at)),
@@ -72,18 +73,11 @@ class LoadPanel implements Panel, Face {
   /** The scale of the requests, written inside at the right, so that steps stay below those of the timeline. */
   #scale(plot: uPlot): void {
     const { theme } = this.app;
-    const most = this.#most;
     within(plot, (context, width, height) => {
-      context.font = `10px ${theme.font}`;
-      context.textAlign = "right";
-      context.lineWidth = 3;
-      context.lineJoin = "round";
-      context.strokeStyle = theme.background;
-      context.fillStyle = theme.dim;
-      for (const [text, y] of [[count(most, "request"), 8], [String(most / 2), height / 2 + 3]] as const) {
-        context.strokeText(text, width - 4, y);
-        context.fillText(text, width - 4, y);
-      }
+      const y = height * (1 - this.#most / (this.#most * AIR));
+      context.fillStyle = theme.ink;
+      context.fillRect(width - 5, y - 0.5, 5, 1);
+      write(context, theme, count(this.#most, "request"), width - 8, y + 4);
     });
   }
 

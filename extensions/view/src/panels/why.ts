@@ -83,9 +83,9 @@ class WhyPanel implements Panel {
     const selected = line.requests.length === 1 && line.requests[0] === this.app.state.request;
     const what = h("div", { class: "wb-why-what" }, h("span", {}, line.sentence));
     const open = line.more.length > 0 && (selected || this.#unfolded.has(key(line)));
-    if (line.more.length > 0 && !selected) what.append(" ", this.#fold(line, open));
     for (const change of line.changes) what.append(" ", this.#chip(change));
     if (line.hopeless && this.app.focus.live) what.append(" ", h("span", { class: "wb-dim" }, "no single knob would have let it run"));
+    if (line.more.length > 0 && !selected) what.append(" ", this.#fold(line, open));
     if (open) what.append(h("ul", { class: "wb-why-more" }, ...line.more.map((text) => h("li", {}, text))));
     const made = h("li", { class: "wb-why-row" }, this.#names(line), h("span", { class: "wb-why-label" }, line.label), what);
     if (selected) made.setAttribute("aria-current", "true");

@@ -2,7 +2,7 @@
 
 import type { App } from "../app.js";
 import { button, h, setText } from "../dom.js";
-import { count } from "../format.js";
+import { count, whole } from "../format.js";
 import { outputsOf } from "../text/output.js";
 import { standingOf } from "../text/standing.js";
 import { reasonWords } from "../timeline/words.js";
@@ -58,6 +58,6 @@ class Row {
     const numbers = [outputs.computed(this.#request, position), outputs.promptCached(this.#request, position), out];
     const state = standingOf(tape, outputs, this.#request, position).word;
     const why = reasons.get(id) ?? reasonWords(this.app.focus, lane);
-    [state, ...numbers.map((each) => each.toLocaleString("en-US")), why].forEach((text, i) => setText(this.#cells[i]!, text));
+    [state, ...numbers.map(whole), why].forEach((text, i) => setText(this.#cells[i]!, text));
   }
 }

@@ -2,7 +2,7 @@
 
 import type { App, RunView } from "../app.js";
 import { button, h, setText } from "../dom.js";
-import { number } from "../format.js";
+import { number, whole } from "../format.js";
 import { happenings } from "./happenings.js";
 
 const ROWS = 25;
@@ -82,7 +82,7 @@ class Row {
     setText(this.#step, step);
     this.#step.title = `Go to step ${step}`;
     this.#step.setAttribute("aria-label", `Go to step ${step}`);
-    const at = (name: string): string => tape.at(name, position).toLocaleString("en-US");
+    const at = (name: string): string => whole(tape.at(name, position));
     const tokens = `${at("token_used")} / ${at("token_limit")}`;
     const numbers = ["running", "waiting", "kv_in_use", "kv_cached", "kv_free"].map(at);
     [milliseconds(tape.durationMs(position)), tokens, ...numbers, happenings(tape, position)].forEach((text, i) => setText(this.#cells[i]!, text));
