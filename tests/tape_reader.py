@@ -50,7 +50,7 @@ class Tape:
         for row in self._rows(columns, "steps"):
             self.steps.append({**row, **{table: list(islice(rows[table], row[table])) for table in ROWS}})
         assert not [left for each in rows.values() for left in each], "rows that belong to no step"
-        assert header["count"] == len(columns["steps.start_s"])
+        assert header["count"] == len(columns.get("steps.start_s", ()))  # columns without rows are left out
 
     def _rows(self, columns, table):
         own = {name.split(".")[1]: values for name, values in columns.items() if name.startswith(table + ".")}

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from workbench.events import BlockEvent, StepRecord
 from workbench.moment.pool import UNSEEN
 from workbench.moment.reuse import OrderedPool, ReuseOrder
-from workbench.tape.columns import NONE, Row
+from workbench.tape.columns import NONE, Row, Rows
 from workbench.tape.names import UNSEEN as UNSEEN_OWNER
 from workbench.tape.names import Names
 
@@ -85,15 +85,16 @@ class Cells:
         self._idle_cached: set[int] = set()
         self.veiled = False  # whether more blocks are in use, or cached, than the trace tells of
 
-    def rows(self, record: StepRecord) -> list[Row]:
+    def rows(self, record: StepRecord) -> Rows:
         """A row for every block that differs since the last call; ``record`` has just been planned."""
-        rows: list[Row] = []
+        rows: Rows = []
         retired, order = set(self._pool.retired), self._pool.order
         for block_id in sorted(self._changed(record)):
             cell = _GONE if block_id in retired else self._cell(block_id, order)
             if self._shown.get(block_id) != cell:
                 self._shown[block_id] = cell
-                rows.append((block_id, *cell))
+                rows.append(block_id)
+                rows += cell
         return rows
 
     def _changed(self, record: StepRecord) -> Iterable[int]:

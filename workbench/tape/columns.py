@@ -13,6 +13,7 @@ from typing import Any
 
 Header = list[tuple[str, str, int, int]]
 Row = Sequence[float]
+Rows = list[float]  # rows one after the other: a tuple for each would be work for the garbage collector
 
 NONE = -(2**31)
 """Stands in an ``i4`` column where there is no number."""
@@ -23,6 +24,8 @@ NO_TOKEN = 2**32 - 1
 
 _CODES = {"f8": "d", "f4": "f", "u4": "I", "i4": "i", "u2": "H", "i2": "h", "u1": "B"}
 _RANGES = {"u4": (0, 2**32 - 1), "i4": (-(2**31) + 1, 2**31 - 1), "u2": (0, 2**16 - 1), "i2": (-(2**15), 2**15 - 1), "u1": (0, 255)}
+
+_PADDING = [bytes(-size % 8) for size in range(8)]
 
 ROWS = ("lanes", "cells", "touches", "tokens", "rounds", "tops", "drafts")
 """The tables of which a step may have several rows."""
@@ -60,51 +63,60 @@ TABLES = {
 
 
 class Table:
-    """One table: rows come in as tuples, and stand in columns."""
+    """One table: rows come in one after the other, and stand in columns."""
 
     def __init__(self, name: str) -> None:
-        self.name = name
-        self.types = TABLES[name]
-        self.columns: dict[str, array[Any]] = {field: array(_CODES[dtype]) for field, dtype in self.types.items()}
+        self.columns: list[tuple[str, str, array[Any]]] = [
+            (f"{name}.{field}", dtype, array(_CODES[dtype])) for field, dtype in TABLES[name].items()
+        ]
         self._length = 0
 
     def __len__(self) -> int:
         return self._length
 
-    def extend(self, rows: Sequence[Row]) -> None:
-        """Put rows in, each with a value for every column."""
-        for (field, dtype), values in zip(self.types.items(), zip(*rows, strict=True), strict=False):
-            self.columns[field].extend(_array(dtype, values))
-        self._length += len(rows)
+    def extend(self, rows: Rows) -> None:
+        """Put rows in, each with a value for every column; what a column cannot hold becomes the nearest that it can."""
+        width = len(self.columns)
+        for place, (_, dtype, column) in enumerate(self.columns if rows else ()):
+            values = rows[place::width]
+            try:
+                column.extend(values)
+            except OverflowError:
+                del column[self._length :]
+                low, high = _RANGES[dtype]
+                column.extend([value if value == NONE else min(max(value, low), high) for value in values])
+        self._length += len(rows) // width
 
     def cut(self, length: int) -> None:
         """Forget all rows from ``length`` on."""
-        for column in self.columns.values():
+        for _, _, column in self.columns:
             del column[length:]
         self._length = length
 
 
 class Columns:
-    """All tables of one tape.  ``steps`` rows come without their counts, which are filled in here."""
+    """All tables of one tape."""
 
     def __init__(self) -> None:
         self.tables = {name: Table(name) for name in TABLES}
+        self._widths = [(name, len(TABLES[name])) for name in ROWS]
         self._starts = {name: array("Q", [0]) for name in ROWS}  # first row of each step, one more than steps
 
     def __len__(self) -> int:
         return len(self.tables["steps"])
 
-    def add_steps(self, steps: Sequence[Row], rows: dict[str, list[Row]], counts: Sequence[Row]) -> None:
-        """Put steps in: ``rows`` of all of them by table, and how many belong to each step, in the order of :data:`ROWS`."""
-        for name, found in rows.items():
+    def add_steps(self, steps: Sequence[tuple[Row, dict[str, Rows]]]) -> None:
+        """Put steps in: of each its row of ``steps``, without the counts, which are filled in here, and its rows of the other tables."""
+        together: dict[str, Rows] = {name: [] for name in TABLES}
+        for step, rows in steps:
+            together["steps"] += step
+            for name, width in self._widths:
+                together[name] += rows[name]
+                count = len(rows[name]) // width
+                together["steps"].append(count)
+                self._starts[name].append(self._starts[name][-1] + count)
+        for name, found in together.items():
             self.tables[name].extend(found)
-        for name, own in zip(ROWS, zip(*counts, strict=True), strict=False):
-            starts = self._starts[name]
-            last = starts[-1]
-            for count in own:
-                last += int(count)
-                starts.append(last)
-        self.tables["steps"].extend([(*step, *count) for step, count in zip(steps, counts, strict=True)])
 
     def cut(self, length: int) -> None:
         """Forget all steps from ``length`` on."""
@@ -114,28 +126,16 @@ class Columns:
         self.tables["steps"].cut(length)
 
     def stretch(self, first: int, end: int) -> tuple[Header, bytes]:
-        """Steps ``[first, end)`` as ``[name, type, offset in bytes, length]`` of every column, and the buffer that holds them."""
+        """Steps ``[first, end)``: ``[name, type, offset in bytes, length]`` of every column that has any, and the buffer of all."""
         header: Header = []
-        pieces: list[bytes] = []
-        offset = 0
-        for table in self.tables.values():
-            starts = self._starts.get(table.name)
-            low, high = (starts[first], starts[end]) if starts is not None else (first, end)
-            for field, column in table.columns.items():
-                piece = _little(column[low:high])
-                header.append((f"{table.name}.{field}", table.types[field], offset, high - low))
-                pieces += [piece, bytes(-len(piece) % 8)]
-                offset += len(piece) + len(pieces[-1])
-        return header, b"".join(pieces)
-
-
-def _array(dtype: str, values: Sequence[float]) -> array[Any]:
-    """The values as an array; what a column cannot hold becomes the nearest that it can."""
-    try:
-        return array(_CODES[dtype], values)
-    except OverflowError:
-        low, high = _RANGES[dtype]
-        return array(_CODES[dtype], [value if value == NONE else min(max(value, low), high) for value in values])
+        buffer = bytearray()
+        for table, columns in self.tables.items():
+            low, high = (self._starts[table][first], self._starts[table][end]) if table in self._starts else (first, end)
+            for name, dtype, column in columns.columns if high > low else ():
+                header.append((name, dtype, len(buffer), high - low))
+                buffer += _little(column[low:high])
+                buffer += _PADDING[len(buffer) % 8]
+        return header, bytes(buffer)
 
 
 def _little(column: array[Any]) -> bytes:

@@ -9,7 +9,7 @@ from workbench.moment.fold import Fold
 from workbench.moment.reuse import has_order
 from workbench.tape.blocks import Cells, WatchedPool
 from workbench.tape.cast import Cast
-from workbench.tape.columns import NO_TOKEN, Row
+from workbench.tape.columns import NO_TOKEN, Row, Rows
 from workbench.tape.happenings import Happening, happenings, new_prompts
 from workbench.tape.names import Names
 from workbench.tape.rows import Drafts, lane_rows, step_row, token_ids, token_rows, touch_rows
@@ -20,7 +20,7 @@ class StepRows(NamedTuple):
     """One step: its row of ``steps``, its rows of the other tables, and what happened."""
 
     step: Row
-    rows: dict[str, list[Row]]
+    rows: dict[str, Rows]
     happenings: list[Happening]
 
 
@@ -68,7 +68,7 @@ class Follower:
         }
         told = list(happenings(record, numbers))
         self._names.tokens(token_ids(record.sampled))
-        self._names.tokens([int(token) for (token,) in drafts if token != NO_TOKEN])
+        self._names.tokens([int(token) for token in drafts if token != NO_TOKEN])
         self._end(record)
         return StepRows(step_row(record, wasted), rows, told)
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from workbench.events import StepRecord
 from workbench.tape.cast import Cast
-from workbench.tape.columns import ROWS, Columns
+from workbench.tape.columns import Columns
 from workbench.tape.follower import Follower, StepRows
 from workbench.tape.happenings import Happening
 from workbench.tape.names import Mark, Names, TextOf
@@ -37,6 +37,7 @@ class Packer:
         self._cast = Cast(source, self._names)
         self._columns = Columns()
         self._happenings: list[Happening] = []
+        self._told = [0]  # how many of them there are before each step that is shown, and after the last
         self._followed: list[StepRecord] = []  # shown or not
         self._follower: Follower | None = None
         self._hidden = 0  # records before the first that is shown
@@ -68,7 +69,7 @@ class Packer:
 
     def _part(self, first: int, end: int, sent: Mark) -> Part:
         header, buffer = self._columns.stretch(first, end)
-        told = [each for each in self._happenings if self._position(each) in range(first, end)]
+        told = self._happenings[self._told[first] : self._told[end]]
         named = self._names.between(sent, self._sent)
         return Part({"at": first, "count": end - first, "buffer": 0, "columns": header, **named, "events": told}, buffer)
 
@@ -83,7 +84,8 @@ class Packer:
             return
         shown = max(0, kept - self._hidden)
         self._columns.cut(shown)
-        self._happenings = [each for each in self._happenings if self._position(each) < shown]
+        del self._told[shown + 1 :]
+        del self._happenings[self._told[-1] :]
         del self._followed[kept:]
         self._cast.cut(kept)
         self._follower = None
@@ -111,14 +113,10 @@ class Packer:
         self._keep(steps)
 
     def _keep(self, steps: list[StepRows]) -> None:
-        rows = {name: [row for step in steps for row in step.rows[name]] for name in ROWS}
-        counts = [[len(step.rows[name]) for name in ROWS] for step in steps]
-        self._columns.add_steps([step.step for step in steps], rows, counts)
+        self._columns.add_steps([(step.step, step.rows) for step in steps])
         for step in steps:
             self._happenings += step.happenings
-
-    def _position(self, happening: Happening) -> int:
-        return int(happening["step"]) - self._followed[self._hidden].step if self._hidden < len(self._followed) else 0
+            self._told.append(len(self._happenings))
 
     def _text(self, token: int) -> str:
         known = self._trace.token_texts.get(token)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from itertools import chain
 
 from workbench.events import Decision, Reason, Sampled, StepRecord, Verdict
 from workbench.render.board import states_of
 from workbench.render.palette import DECODE, HELD, IDLE, PREEMPTED, PREFILL, VERIFY, WAITING
-from workbench.tape.columns import NO_CODE, NO_TOKEN, NONE, Row
+from workbench.tape.columns import NO_CODE, NO_TOKEN, NONE, Row, Rows
 
 REASONS = tuple(reason.value for reason in Reason)
 TOUCHES = ("allocated", "hit", "shared", "cached", "evicted", "freed")
@@ -35,7 +36,7 @@ def step_row(record: StepRecord, wasted: int | None) -> Row:
     )  # fmt: skip
 
 
-def lane_rows(record: StepRecord, numbers: Numbers) -> list[Row]:
+def lane_rows(record: StepRecord, numbers: Numbers) -> Rows:
     """A row for every request in sight, in order of their numbers."""
     states = states_of(record)
     decisions = {decision.request_id: decision for decision in record.decisions}
@@ -43,16 +44,14 @@ def lane_rows(record: StepRecord, numbers: Numbers) -> list[Row]:
     sampled = {entry.request_id: len(entry.token_ids) for entry in record.sampled}
     accepted = {spec.request_id: spec.accepted for spec in record.spec}
     ended = {end.request_id: _FINISHES[end.reason] for end in record.finished}
-    lanes: list[Row] = []
+    lanes: Rows = []
     for number, name in sorted([(numbers[name], name) for name in states]):
         row, decision = rows.get(name), decisions.get(name)
         start, end, cached, drafts = (row.start, row.end, row.num_cached, row.num_drafts) if row is not None else _NOT_RUN
         verdict, reason, needed, available, limit, blocker = _told(decision, numbers) if decision is not None else _NOT_DECIDED
-        lanes.append(
-            (
-                number, _STATES[states[name]], verdict, reason, start, end, cached, drafts, sampled.get(name, 0),
-                accepted.get(name, -1), ended.get(name, 0), needed, available, limit, blocker,
-            )
+        lanes += (
+            number, _STATES[states[name]], verdict, reason, start, end, cached, drafts, sampled.get(name, 0),
+            accepted.get(name, -1), ended.get(name, 0), needed, available, limit, blocker,
         )  # fmt: skip
     return lanes
 
@@ -69,15 +68,18 @@ def _told(decision: Decision, numbers: Numbers) -> tuple[int, int, int, int, int
     )
 
 
-def touch_rows(record: StepRecord, numbers: Numbers) -> list[Row]:
+def touch_rows(record: StepRecord, numbers: Numbers) -> Rows:
     """A row for every block event, in order."""
-    return [(event.block_id, _TOUCHES[event.kind], numbers[event.request_id] if event.request_id else -1) for event in record.block_events]
+    touches: Rows = []
+    for event in record.block_events:
+        touches += (event.block_id, _TOUCHES[event.kind], numbers[event.request_id] if event.request_id else -1)
+    return touches
 
 
-def token_rows(record: StepRecord, numbers: Numbers) -> tuple[list[Row], list[Row]]:
+def token_rows(record: StepRecord, numbers: Numbers) -> tuple[Rows, Rows]:
     """A row for every token that came out, and one for every alternative that its log-probabilities name."""
-    tokens: list[Row] = []
-    tops: list[Row] = []
+    tokens: Rows = []
+    tops: Rows = []
     rounds = {spec.request_id: spec for spec in record.spec}
     for entry in record.sampled:
         number, round_ = numbers[entry.request_id], rounds.get(entry.request_id)
@@ -87,10 +89,10 @@ def token_rows(record: StepRecord, numbers: Numbers) -> tuple[list[Row], list[Ro
             origin = ACCEPTED if place < right else after
             if place < len(entry.logprobs):
                 scores = entry.logprobs[place]
-                tokens.append((number, token, origin, scores.logprob, scores.rank, len(scores.top_ids)))
-                tops += zip(scores.top_ids, scores.top_logprobs, strict=True)
+                tokens += (number, token, origin, scores.logprob, scores.rank, len(scores.top_ids))
+                tops += chain.from_iterable(zip(scores.top_ids, scores.top_logprobs, strict=True))
             else:
-                tokens.append((number, token, origin, math.nan, 0, 0))
+                tokens += (number, token, origin, math.nan, 0, 0)
     return tokens, tops
 
 
@@ -108,16 +110,16 @@ class Drafts:
     def __init__(self) -> None:
         self._open: dict[str, tuple[int, ...]] = {}
 
-    def rows(self, record: StepRecord, numbers: Numbers) -> tuple[list[Row], list[Row]]:
+    def rows(self, record: StepRecord, numbers: Numbers) -> tuple[Rows, Rows]:
         """Rows of ``rounds`` and ``drafts``, before the record is followed.  A draft that is not known is ``NO_TOKEN``."""
-        rounds: list[Row] = []
-        drafts: list[Row] = []
+        rounds: Rows = []
+        drafts: Rows = []
         for spec in record.spec:
             name = spec.request_id
             known = () if name in record.admitted else self._open.get(name, ())[: spec.proposed]  # a newcomer's are placeholders
-            rounds.append((numbers[name], spec.proposed, spec.accepted, spec.emitted))
-            drafts += [(token if token >= 0 else NO_TOKEN,) for token in known]
-            drafts += [(NO_TOKEN,)] * (spec.proposed - len(known))
+            rounds += (numbers[name], spec.proposed, spec.accepted, spec.emitted)
+            drafts += [token if token >= 0 else NO_TOKEN for token in known]
+            drafts += [NO_TOKEN] * (spec.proposed - len(known))
         return rounds, drafts
 
     def follow(self, record: StepRecord) -> None:
