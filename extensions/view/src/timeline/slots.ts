@@ -1,0 +1,69 @@
+/** `Slots`: the place in the batch that each request takes: the lowest that is free when it is admitted, kept until it leaves. */
+
+import { RANKED } from "./looks.js";
+import { Rows } from "./rows.js";
+
+const PREEMPTED = RANKED.indexOf("preempted");
+
+/** A request in a place of the batch, positions `[first, end)`. */
+export interface Stay {
+  readonly request: number;
+  readonly first: number;
+  end: number;
+}
+
+export class Slots extends Rows {
+  readonly stays: Stay[][] = []; // by place, in order of time
+  #places = new Map<number, number>(); // place by request, of those in the batch in the step before
+
+  /** Take in the next step: the requests in the batch, each with its rank; who is preempted leaves its place only after the step. */
+  take(position: number, batch: readonly (readonly [request: number, rank: number])[]): void {
+    const before = this.#places;
+    this.#places = new Map();
+    for (const [request, rank] of batch) if (before.has(request)) this.#stay(before.get(request)!, request, position, rank);
+    for (const [request, rank] of batch) if (!before.has(request) && rank !== PREEMPTED) this.#stay(this.#free(position), request, position, rank);
+  }
+
+  /** The request in a place; -1 if there is none. */
+  requestAt(place: number, position: number): number {
+    const stays = this.stays[place] ?? [];
+    const stay = stays[staysBefore(stays, position + 1) - 1];
+    return stay !== undefined && position < stay.end ? stay.request : -1;
+  }
+
+  override cut(length: number): void {
+    super.cut(length);
+    this.#places.clear();
+    this.stays.forEach((stays, place) => {
+      while (stays.length > 0 && stays.at(-1)!.first >= length) stays.pop();
+      const last = stays.at(-1);
+      if (last === undefined || last.end < length) return;
+      last.end = length;
+      this.#places.set(last.request, place);
+    });
+  }
+
+  #free(position: number): number {
+    const place = this.stays.findIndex((stays) => (stays.at(-1)?.end ?? 0) <= position);
+    return place < 0 ? this.stays.push([]) - 1 : place;
+  }
+
+  #stay(place: number, request: number, position: number, rank: number): void {
+    const last = this.stays[place]!.at(-1);
+    if (last?.request === request && last.end === position) last.end = position + 1;
+    else this.stays[place]!.push({ request, first: position, end: position + 1 });
+    this.#places.set(request, place);
+    this.put(place, position, rank);
+  }
+}
+
+/** How many of the stays began before a position. */
+export function staysBefore(stays: readonly Stay[], position: number): number {
+  let [low, high] = [0, stays.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (stays[middle]!.first < position) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}

@@ -1,0 +1,137 @@
+/** What the timeline says in words: tooltips, and the summary for those who do not see it. */
+
+import type { RunView } from "../app.js";
+import { count, ms, number, whole } from "../format.js";
+import { STATES, VERDICTS } from "../tape.js";
+import { NO_CODE, NONE } from "../wire.js";
+import { LABELS } from "./looks.js";
+import { type Command, commandsOf } from "./marks.js";
+
+/** Positions `[first, end)` that share a column. */
+export type Share = readonly [first: number, end: number];
+
+export function spanWords(run: RunView, [first, end]: Share): string {
+  const from = run.meta.first_step + first;
+  return end - first > 1 ? `steps ${whole(from)}–${whole(from + end - first - 1)}` : `step ${whole(from)}`;
+}
+
+/** A request in a step, or in the steps that share a column. */
+export function cellWords(run: RunView, share: Share, request: number): string {
+  const name = run.tape.requests[request]?.id ?? "?";
+  const head = `${spanWords(run, share)} · ${name}`;
+  if (share[1] - share[0] > 1) return `${head}: ${foldedWords(run, share, request)}${endWords(run, share, request)}`;
+  const lane = run.tape.lane(share[0], request);
+  return lane < 0 ? `${head}: ${absentWords(run, share[0], request)}` : `${head} ${laneWords(run, lane)}${endWords(run, share, request)}`;
+}
+
+function laneWords(run: RunView, lane: number): string {
+  const value = (name: string): number => run.tape.column(`lanes.${name}`)[lane]!;
+  const state = STATES[value("state")]!;
+  const why = reasonWords(run, lane);
+  if (state !== "prefill" && state !== "decode" && state !== "verify") return why ? `${LABELS[state]}: ${why}` : LABELS[state];
+  const [start, end] = [value("start"), value("end")];
+  const parts = [`${state}, ${end - start === 1 ? `token ${start}` : `tokens ${start}–${end} (${end - start})`}`];
+  if (value("cached") > 0) parts.push(`${value("cached")} from the prefix cache`);
+  if (value("accepted") >= 0) parts.push(`${value("accepted")} of ${count(value("drafts"), "draft")} accepted, ${count(value("sampled"), "token")} out`);
+  if (VERDICTS[value("verdict")] === "partial" && why) parts.push(`not all of it: ${why}`);
+  return parts.join(", ");
+}
+
+/** Why a request did not run, or not in full, with the numbers behind it; "" if no reason is known. */
+export function reasonWords(run: RunView, lane: number): string {
+  const value = (name: string): number => run.tape.column(`lanes.${name}`)[lane]!;
+  const code = value("reason");
+  if (code === NO_CODE || VERDICTS[value("verdict")] === "scheduled") return "";
+  const reason = run.meta.reasons[code] ?? "";
+  const words = run.meta.reason_words[reason] ?? reason.replaceAll("_", " ");
+  return words.replace(/\{(needed|available|limit|blocker)\}/g, (_, name: string) => {
+    const found = value(name);
+    if (name === "blocker") return run.tape.requests[found]?.id ?? "another request";
+    return found === NONE ? "?" : whole(found);
+  });
+}
+
+function foldedWords(run: RunView, [first, end]: Share, request: number): string {
+  const counts = new Map<string, number>();
+  for (let position = first; position < end; position++) {
+    const lane = run.tape.lane(position, request);
+    const state = lane < 0 ? "not here" : STATES[run.tape.column("lanes.state")[lane]!]!;
+    counts.set(state, (counts.get(state) ?? 0) + 1);
+  }
+  return [...counts].map(([state, steps]) => `${state} in ${steps}`).join(", ");
+}
+
+function endWords(run: RunView, [first, end]: Share, request: number): string {
+  const at = run.meta.first_step;
+  const found = run.tape.events.find((each) => each.kind === "finished" && each.request === request && each.step >= at + first && each.step < at + end);
+  return found?.kind === "finished" ? `\nfinished: ${found.reason}` : "";
+}
+
+function absentWords(run: RunView, position: number, request: number): string {
+  const step = run.meta.first_step + position;
+  const ended = run.tape.events.find((each) => each.kind === "finished" && each.request === request && each.step <= step);
+  return ended?.kind === "finished" ? `finished in step ${whole(ended.step)} (${ended.reason})` : "not here in this step";
+}
+
+const KINDS = ["prefill", "decode", "verify"] as const;
+
+/** What a step computed, by kind, or what the steps that share a column did. */
+export function tokenWords(run: RunView, [first, end]: Share): string {
+  const { tape } = run;
+  const [state, start, stop, cached] = ["state", "start", "end", "cached"].map((name) => tape.column(`lanes.${name}`));
+  const tokens = [0, 0, 0];
+  let [spared, most] = [0, 0];
+  for (let position = first; position < end; position++) {
+    const before = tokens[0]! + tokens[1]! + tokens[2]!;
+    const [from, to] = tape.rows("lanes", position);
+    for (let lane = from; lane < to; lane++) {
+      if (state![lane]! < 3) tokens[state![lane]!]! += stop![lane]! - start![lane]!;
+      spared += cached![lane]!;
+    }
+    most = Math.max(most, tokens[0]! + tokens[1]! + tokens[2]! - before);
+  }
+  const kinds = KINDS.map((kind, i) => (tokens[i]! > 0 ? `${whole(tokens[i]!)} ${kind}` : "")).filter(Boolean);
+  const all = tokens[0]! + tokens[1]! + tokens[2]!;
+  const budget = whole(tape.at("token_limit", end - 1));
+  const size = end - first > 1 ? `at most ${whole(most)} of ${budget} tokens, ${number(all / (end - first))} on average` : `${whole(all)} of ${budget} tokens`;
+  const lines = [`${spanWords(run, [first, end])}: ${size}`];
+  if (kinds.length > 0) lines.push(kinds.join(", "));
+  if (spared > 0) lines.push(`${whole(spared)} more spared by the prefix cache`);
+  lines.push(`${tape.at("running", end - 1)} running, ${tape.at("waiting", end - 1)} waiting`);
+  return lines.join("\n");
+}
+
+/** How long a step took, by phase; of several steps the slowest is told. */
+export function timeWords(run: RunView, [first, end]: Share): string {
+  const { tape } = run;
+  let slowest = first;
+  let sum = 0;
+  for (let position = first; position < end; position++) {
+    sum += tape.durationMs(position);
+    if (tape.durationMs(position) > tape.durationMs(slowest)) slowest = position;
+  }
+  const phase = (name: string): string => `${name} ${number(tape.at(`${name}_ms`, slowest))}`;
+  const phases = `${phase("plan")} + ${phase("prepare")}, ${phase("forward")}, ${phase("sample")} + ${phase("commit")}`;
+  const words = `${spanWords(run, [slowest, slowest + 1])}: ${ms(tape.durationMs(slowest))}\n${phases}`;
+  return end - first > 1 ? `${spanWords(run, [first, end])}: ${ms(sum / (end - first))} on average, the slowest\n${words}` : words;
+}
+
+/** What was done to the engine before the steps near a position. */
+export function flagWords(run: RunView, position: number, reach: number): string {
+  const near = (command: Command): boolean => Math.abs(command.step - run.meta.first_step - position) <= reach;
+  return commandsOf(run)
+    .filter(near)
+    .slice(0, 8)
+    .map((command) => `before step ${whole(command.step)}: ${command.text}`)
+    .join("\n");
+}
+
+/** The step under the cursor in one line. */
+export function summary(run: RunView, position: number): string {
+  const { tape } = run;
+  if (tape.length === 0) return `${run.name}: no step yet`;
+  const at = Math.max(0, Math.min(position, tape.length - 1));
+  const at_once = `${tape.at("running", at)} running, ${tape.at("waiting", at)} waiting`;
+  const tokens = `${whole(tape.at("token_used", at))} of ${whole(tape.at("token_limit", at))} tokens`;
+  return `step ${whole(run.meta.first_step + at)} of ${whole(tape.length)}, ${at_once}, ${tokens}, ${ms(tape.durationMs(at))}`;
+}
