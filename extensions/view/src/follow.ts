@@ -1,11 +1,11 @@
-/** Figures that grow with a tape: each step is taken in once, and everything begins again after the tape was cut back. */
+/** Figures that grow with a tape: each step is taken in once, and what was taken back is forgotten. */
 
 import type { Tape } from "./tape.js";
 
 export interface Follower {
-  /** Forget everything. */
-  reset(): void;
-  /** Take in the next position, from 0 on. */
+  /** Forget the positions from `length` on; returns how many are still held, which may be fewer. */
+  cut(length: number): number;
+  /** Take in the next position. */
   take(position: number): void;
 }
 
@@ -19,14 +19,12 @@ export class Following {
     private readonly follower: Follower,
   ) {}
 
-  /** Bring the follower in step with the tape; true if anything changed.  A cut beyond what was taken in costs nothing. */
+  /** Bring the follower in step with the tape; true if anything changed. */
   update(): boolean {
     const { tape, follower } = this;
     if (this.#version === tape.version) return false;
-    if (tape.cuts.slice(this.#cuts).some((left) => left < this.#taken)) {
-      follower.reset();
-      this.#taken = 0;
-    }
+    const left = Math.min(this.#taken, ...tape.cuts.slice(this.#cuts));
+    if (left < this.#taken) this.#taken = follower.cut(left);
     this.#cuts = tape.cuts.length;
     while (this.#taken < tape.length) follower.take(this.#taken++);
     this.#version = tape.version;
@@ -35,17 +33,26 @@ export class Following {
 }
 
 /** A column that grows at its end: plain typed arrays, so that hundreds of thousands of numbers cost what they weigh. */
-export class Growing<Kind extends Float64Array | Uint32Array> {
+export class Growing<Kind extends Float64Array | Uint32Array | Uint8Array> {
   length = 0;
 
   constructor(public values: Kind) {}
 
   push(value: number): void {
-    if (this.length === this.values.length) {
-      const larger = new (this.values.constructor as new (length: number) => Kind)(Math.max(256, 2 * this.length));
-      larger.set(this.values);
-      this.values = larger;
-    }
+    if (this.length === this.values.length) this.#reserve(this.length + 1);
     this.values[this.length++] = value;
+  }
+
+  /** Make it longer by zeros, or shorter. */
+  resize(length: number): void {
+    if (length > this.values.length) this.#reserve(length);
+    this.values.fill(0, this.length, length);
+    this.length = length;
+  }
+
+  #reserve(length: number): void {
+    const larger = new (this.values.constructor as new (length: number) => Kind)(Math.max(256, 2 * length));
+    larger.set(this.values.subarray(0, this.length));
+    this.values = larger;
   }
 }

@@ -3,13 +3,15 @@
 import uPlot from "uplot";
 import type { App } from "./app.js";
 import { h } from "./dom.js";
+import { type Columns, type Extremes, stretchOf } from "./extremes.js";
 import type { Theme } from "./theme.js";
-import { WIDEST } from "./timeline/scale.js";
+import { Scale, WIDEST } from "./timeline/scale.js";
 
 /** Room beside the plotting area, in CSS pixels; what is drawn over steps in one column of the page lines up. */
 export const LEFT = 44;
 export const RIGHT = 8;
 const AXIS = 16; // room for step numbers
+const STEP_ROOM = 46; // between two of them
 
 export type Settings = Omit<uPlot.Options, "width" | "height">;
 
@@ -109,12 +111,18 @@ export function stepAxis(app: App, theme: Theme): uPlot.Axis {
     ...plain(theme),
     size: AXIS,
     gap: 2,
-    space: 56,
-    incrs: [1, 2, 5].flatMap((_, i, steps) => steps.map((step) => step * 10 ** i)).concat([1000, 2000, 5000, 1e4, 2e4, 5e4, 1e5, 1e6]),
+    splits: (plot, _, low, high) => stepSplits(app.focus.tape.firstStep, low, high, plot.bbox.width / uPlot.pxRatio),
     grid: { show: false },
     ticks: { show: false },
-    values: (_, splits) => splits.map((position) => String(position + app.focus.tape.firstStep)),
+    values: (_, splits) => splits.map((position) => (position + app.focus.tape.firstStep).toLocaleString("en-US")),
   };
+}
+
+/** Positions whose step numbers are written: the same as in the timeline. */
+function stepSplits(firstStep: number, low: number, high: number, width: number): number[] {
+  const every = new Scale(low, high, 0, width, 1).interval(STEP_ROOM);
+  const first = Math.ceil((low + firstStep) / every) * every - firstStep;
+  return Array.from({ length: Math.max(0, Math.floor((high - first) / every) + 1) }, (_, i) => first + i * every);
 }
 
 /** The axis of values at the left of a plot. */
@@ -146,49 +154,39 @@ export function within(plot: uPlot, draw: (context: CanvasRenderingContext2D, wi
   ctx.restore();
 }
 
+/** Write on a plotting area, on a little of the background so that it can be read whatever lies there. */
+export function write(context: CanvasRenderingContext2D, theme: Theme, text: string, right: number, baseline: number): void {
+  context.font = `10px ${theme.font}`;
+  context.textAlign = "right";
+  context.textBaseline = "alphabetic";
+  context.globalAlpha = 0.82;
+  context.fillStyle = theme.background;
+  context.fillRect(right - context.measureText(text).width - 3, baseline - 10, context.measureText(text).width + 6, 13);
+  context.globalAlpha = 1;
+  context.fillStyle = theme.ink;
+  context.fillText(text, right, baseline);
+}
+
 /** A pointer event's place on the plotting area, in CSS pixels. */
 export function placeOn(over: HTMLElement, event: MouseEvent): readonly [x: number, y: number] {
   const box = over.getBoundingClientRect();
   return [event.clientX - box.left, event.clientY - box.top];
 }
 
-/** Positions at which stretches begin, and the end of the last one. */
-export type Bounds = Uint32Array<ArrayBuffer>;
-
-/** Edges of the stretches of positions that stand side by side: one position each, or several where they are narrower than a pixel. */
-export function edges(first: number, last: number, length: number, pixels: number): Bounds {
-  const each = Math.max(1, Math.ceil((last - first) / Math.max(1, pixels)));
-  // Stretches begin at multiples of their size, whatever is in sight: they do not flicker when the picture is moved.
-  const from = Math.max(0, Math.floor(first / each) * each);
-  const to = Math.min(length, Math.ceil(last));
-  const count = Math.max(0, Math.ceil((to - from) / each));
-  return Uint32Array.from({ length: count + (count > 0 ? 1 : 0) }, (_, i) => Math.min(from + i * each, to));
-}
-
-/** A line in stairs over the stretches between `edges`: a step's value over its width, or the least and most of several. */
-export function stairs(bounds: Bounds, value: (position: number) => number): Float64Array<ArrayBuffer> {
-  const found = new Float64Array(Math.max(0, 2 * (bounds.length - 1)));
-  for (let i = 0; i + 1 < bounds.length; i++) {
-    let [least, most] = [Infinity, -Infinity];
-    for (let position = bounds[i]!; position < bounds[i + 1]!; position++) {
-      const one = value(position);
-      if (one < least) least = one;
-      if (one > most) most = one;
-    }
-    found[2 * i] = least;
-    found[2 * i + 1] = most;
-  }
+/** A line in stairs: a step's value over its width, or the least and the most of steps that share a pixel. */
+export function stairs(extremes: Extremes, { level, from, to }: Columns): Float64Array {
+  const found = new Float64Array(2 * (to - from));
+  for (let at = from; at < to; at++) found.set(extremes.of(level, at), 2 * (at - from));
   return found;
 }
 
-/** Where `stairs` lie on the axis of positions. */
-export function stairsAt(bounds: Bounds): Float64Array<ArrayBuffer> {
-  const found = new Float64Array(Math.max(0, 2 * (bounds.length - 1)));
-  for (let i = 0; i + 1 < bounds.length; i++) {
-    const [from, to] = [bounds[i]!, bounds[i + 1]!];
-    const middle = (from + to - 1) / 2;
-    found[2 * i] = to - from > 1 ? middle : from - 0.5;
-    found[2 * i + 1] = to - from > 1 ? middle : from + 0.5;
+/** Where such stairs lie along the axis of positions. */
+export function stairsAt({ level, from, to }: Columns, length: number): Float64Array {
+  const found = new Float64Array(2 * (to - from));
+  for (let at = from; at < to; at++) {
+    const [first, end] = stretchOf(level, at, length);
+    const middle = (first + end - 1) / 2;
+    found.set(level > 0 ? [middle, middle] : [middle - 0.5, middle + 0.5], 2 * (at - from));
   }
   return found;
 }

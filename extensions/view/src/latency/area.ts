@@ -29,12 +29,12 @@ export function limits(least: number, most: number, log: boolean): readonly [low
   return log ? [bottom / 1.25, most * 1.25] : [0, most * 1.08];
 }
 
-/** Round numbers of a logarithmic scale: 1, 2 and 5 of every power of ten, or the powers alone when they are many. */
+/** Round numbers on a logarithmic scale: the more powers of ten it spans, the fewer of each. */
 export function logSplits(low: number, high: number): number[] {
   const found: number[] = [];
-  const parts = high / low > 300 ? [1] : [1, 2, 5];
+  const parts = high / low > 300 ? [1] : high / low > 20 ? [1, 3] : high / low > 4 ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 5, 6, 8];
   for (let power = Math.floor(Math.log10(low)); 10 ** power <= high; power++) {
-    for (const part of parts) found.push(Number((part * 10 ** power).toPrecision(1)));
+    for (const part of parts) found.push(Number((part * 10 ** power).toPrecision(2)));
   }
   return found.filter((split) => split >= low && split <= high);
 }

@@ -1,13 +1,15 @@
 /** Draws latencies: gaps as dots, those above the 99th percentile in another colour, first tokens as triangles. */
 
 import { ms } from "../format.js";
+import { write } from "../plot.js";
 import { COLOURS, type Theme } from "../theme.js";
 import { type Area, lowerBound } from "./area.js";
+import { type Folded, ROWS, rowOf } from "./folded.js";
 import type { First, Gaps } from "./gaps.js";
 
-const MANY = 4000; // visible dots above which they are drawn as a grid of small squares, each once
-const CELL = 2; // its squares, CSS pixels
-const LABEL = 12; // height of a label
+const MANY = 4000; // visible dots above which they are drawn as cells
+const LABEL = 15; // height of a label
+const BESIDE = 80; // from the right: past another label
 
 export interface Look {
   readonly theme: Theme;
@@ -17,20 +19,22 @@ export interface Look {
 type Context = CanvasRenderingContext2D;
 
 /** Everything on the plotting area, from the back to the front. */
-export function drawLatencies(context: Context, area: Area, gaps: Gaps, look: Look): void {
-  dots(context, area, gaps, look);
+export function drawLatencies(context: Context, area: Area, gaps: Gaps, folded: Folded, look: Look): void {
+  const [first, end] = inSight(area, gaps);
+  if (end - first > MANY) cells(context, area, gaps, folded, look);
+  else for (const kind of [Kind.Usual, Kind.Selected, Kind.Above]) circles(context, area, gaps, kind, look);
   for (const first of gaps.firsts) triangle(context, area, first, look);
   if (gaps.count > 0) lines(context, area, gaps, look.theme);
 }
 
 /** Gaps of the positions in sight, as indices `[first, end)`. */
-export function inSight(area: Area, gaps: Gaps): readonly [first: number, end: number] {
+function inSight(area: Area, gaps: Gaps): readonly [first: number, end: number] {
   const at = (position: number): number => lowerBound(gaps.position, gaps.count, Math.max(0, position));
   return [at(Math.floor(area.first)), at(Math.ceil(area.last))];
 }
 
 const enum Kind {
-  Usual = 1,
+  Usual,
   Selected,
   Above,
 }
@@ -41,60 +45,63 @@ function kindOf(gaps: Gaps, gap: number, selected: number | null): Kind {
 }
 
 /** Set the colour of a kind; while a request is selected the others step back. */
-function paint(context: Context, kind: Kind, selected: number | null): number {
+function paint(context: Context, kind: Kind, selected: number | null): void {
   context.fillStyle = kind === Kind.Above ? COLOURS.preempted : COLOURS.decode;
-  context.globalAlpha = kind !== Kind.Usual ? 1 : selected === null ? 0.6 : 0.22;
-  return kind === Kind.Usual ? 1.7 : 2.6;
+  context.globalAlpha = kind !== Kind.Usual ? 1 : selected === null ? 0.7 : 0.25;
 }
 
-function dots(context: Context, area: Area, gaps: Gaps, { selected }: Look): void {
+function circles(context: Context, area: Area, gaps: Gaps, kind: Kind, { selected }: Look): void {
   const [first, end] = inSight(area, gaps);
-  const grid = end - first > MANY ? occupied(area, gaps, first, end, selected) : undefined;
-  for (const kind of [Kind.Usual, Kind.Selected, Kind.Above]) {
-    const radius = paint(context, kind, selected);
-    if (grid !== undefined) squares(context, area, grid, kind);
-    else circles(context, area, gaps, (gap) => kindOf(gaps, gap, selected) === kind, radius);
-  }
-  context.globalAlpha = 1;
-}
-
-function circles(context: Context, area: Area, gaps: Gaps, wanted: (gap: number) => boolean, radius: number): void {
-  const [first, end] = inSight(area, gaps);
+  const radius = kind === Kind.Usual ? 1.7 : 2.2;
+  paint(context, kind, selected);
   context.beginPath();
   for (let gap = first; gap < end; gap++) {
-    if (!wanted(gap)) continue;
+    if (kindOf(gaps, gap, selected) !== kind) continue;
     const [x, y] = [area.x(gaps.position[gap]!), area.y(gaps.ms[gap]!)];
     context.moveTo(x + radius, y);
     context.arc(x, y, radius, 0, 7);
   }
   context.fill();
+  context.globalAlpha = 1;
 }
 
-/** The most important kind that lies in each cell, column by column. */
-function occupied(area: Area, gaps: Gaps, first: number, end: number, selected: number | null): Uint8Array {
-  const rows = Math.ceil(area.height / CELL) + 1;
-  const grid = new Uint8Array((Math.ceil(area.width / CELL) + 1) * rows);
+/** Squares in place of circles, one where many gaps fall together; those of the selected request on top. */
+function cells(context: Context, area: Area, gaps: Gaps, folded: Folded, { selected }: Look): void {
+  const step = area.width / (area.last - area.first);
+  const level = Math.max(0, Math.ceil(-Math.log2(step)));
+  const held = folded.cells(gaps, area, level);
+  const border = rowOf(area, gaps.itl.p99);
+  const from = Math.max(0, Math.floor(area.first / 2 ** level));
+  const all = held.subarray(from * ROWS, Math.ceil(area.last / 2 ** level) * ROWS);
+  const place = (i: number): number => ((from + i + 0.5) * 2 ** level - area.first) * step;
+  const fill = (kind: Kind, what: Uint8Array, top: number, bottom: number): void => {
+    paint(context, kind, selected);
+    for (let i = 0; i < what.length / ROWS; i++) column(context, what, i, top, bottom, place(i), area.height / ROWS);
+  };
+  fill(Kind.Usual, all, border, ROWS);
+  if (selected !== null) fill(Kind.Selected, own(area, gaps, selected, level, from, all.length), border, ROWS);
+  fill(Kind.Above, all, 0, border);
+  context.globalAlpha = 1;
+}
+
+/** Cells of one request's gaps. */
+function own(area: Area, gaps: Gaps, selected: number, level: number, from: number, length: number): Uint8Array {
+  const found = new Uint8Array(length);
+  const [first, end] = inSight(area, gaps);
   for (let gap = first; gap < end; gap++) {
-    const x = area.x(gaps.position[gap]!);
-    if (x < 0 || x >= area.width) continue;
-    const cell = Math.floor(x / CELL) * rows + Math.min(rows - 1, Math.max(0, Math.floor(area.y(gaps.ms[gap]!) / CELL)));
-    const kind = kindOf(gaps, gap, selected);
-    if (kind > grid[cell]!) grid[cell] = kind;
+    if (gaps.request[gap] !== selected) continue;
+    found[((gaps.position[gap]! >> level) - from) * ROWS + rowOf(area, gaps.ms[gap]!)] = 1;
   }
-  return grid;
+  return found;
 }
 
-/** Fill the cells of a kind, those above each other in one go. */
-function squares(context: Context, area: Area, grid: Uint8Array, kind: Kind): void {
-  const rows = Math.ceil(area.height / CELL) + 1;
-  for (let start = 0; start < grid.length; start += rows) {
-    const x = (start / rows) * CELL;
-    for (let row = 0; row < rows; row++) {
-      if (grid[start + row] !== kind) continue;
-      const top = row;
-      while (row + 1 < rows && grid[start + row + 1] === kind) row += 1;
-      context.fillRect(x, top * CELL, CELL, (row + 1 - top) * CELL);
-    }
+/** Fill the cells of a column that hold something, those above each other in one go. */
+function column(context: Context, held: Uint8Array, at: number, top: number, bottom: number, x: number, height: number): void {
+  for (let row = top; row < bottom; row++) {
+    if (held[at * ROWS + row] === 0) continue;
+    const first = row;
+    while (row + 1 < bottom && held[at * ROWS + row + 1] === 1) row += 1;
+    context.fillRect(x - 1, first * height, 2, (row + 1 - first) * height);
   }
 }
 
@@ -120,8 +127,9 @@ function lines(context: Context, area: Area, gaps: Gaps, theme: Theme): void {
   const lower = area.y(gaps.itl.p50);
   line(context, area, upper, [4, 3], theme);
   line(context, area, lower, [1, 3], theme);
-  label(context, area, `p99 ${ms(gaps.itl.p99)}`, Math.max(LABEL - 5, upper - 3), theme);
-  label(context, area, `p50 ${ms(gaps.itl.p50)}`, lower - upper < 2 * LABEL ? lower + LABEL - 2 : lower - 3, theme);
+  const close = lower - upper < LABEL;
+  write(context, theme, `p99 ${ms(gaps.itl.p99)}`, area.width - 4, Math.max(LABEL - 5, upper - 4));
+  write(context, theme, `p50 ${ms(gaps.itl.p50)}`, area.width - (close ? BESIDE : 4), Math.max(LABEL - 5, lower - 4));
 }
 
 function line(context: Context, area: Area, y: number, dash: number[], theme: Theme): void {
@@ -133,16 +141,4 @@ function line(context: Context, area: Area, y: number, dash: number[], theme: Th
   context.lineTo(area.width, Math.round(y) + 0.5);
   context.stroke();
   context.setLineDash([]);
-}
-
-function label(context: Context, area: Area, text: string, y: number, theme: Theme): void {
-  context.font = `10px ${theme.font}`;
-  context.textAlign = "right";
-  context.textBaseline = "alphabetic";
-  context.lineJoin = "round";
-  context.lineWidth = 3;
-  context.strokeStyle = theme.background;
-  context.strokeText(text, area.width - 4, y);
-  context.fillStyle = theme.ink;
-  context.fillText(text, area.width - 4, y);
 }

@@ -23,8 +23,9 @@ export interface Spread {
 }
 
 export interface Gaps {
-  /** Gaps; the arrays are longer.  Ascending by position. */
+  /** Gaps, ascending by position.  Their arrays are longer, and only grow while `generation` stays the same. */
   readonly count: number;
+  readonly generation: number;
   readonly request: Uint32Array;
   /** Position of the token after the gap, and of the one before it. */
   readonly position: Uint32Array;
@@ -52,6 +53,8 @@ interface Life {
   first: First | undefined;
 }
 
+const unborn = (prompt: number): Life => ({ arrivedS: NaN, prompt, ran: false, cached: 0, last: -1, output: 0, first: undefined });
+
 const RAN = 2; // lane states up to `verify` computed something in their step
 
 export class Latency implements Gaps {
@@ -63,6 +66,8 @@ export class Latency implements Gaps {
   #position = new Growing(new Uint32Array(256));
   #before = new Growing(new Uint32Array(256));
   #ms = new Growing(new Float64Array(256));
+  #ends = new Growing(new Float64Array(256)); // when the tokens of each step existed
+  generation = 0;
   itl: Spread = { p50: NaN, p99: NaN };
   ttft: Spread = { p50: NaN, p99: NaN };
   firsts: First[] = [];
@@ -101,17 +106,27 @@ export class Latency implements Gaps {
     return this;
   }
 
-  reset(): void {
+  /** What a request was before another prompt is not kept, so everything is read again: a few milliseconds for thousands of steps. */
+  cut(): number {
     this.#lives = [];
     this.#event = 0;
-    this.#sorted.clear();
+    this.#ends.length = 0;
+    this.#forget();
     for (const column of this.#columns()) column.length = 0;
+    return 0;
   }
 
   take(position: number): void {
+    this.#ends.push(this.tape.endS(position));
     this.#events(this.tape.firstStep + position);
     this.#admissions(position);
     this.#tokens(position);
+  }
+
+  /** Gaps that were told are none any more. */
+  #forget(): void {
+    this.#sorted.clear();
+    this.generation += 1;
   }
 
   #columns(): readonly Growing<Float64Array | Uint32Array>[] {
@@ -119,8 +134,7 @@ export class Latency implements Gaps {
   }
 
   #life(request: number): Life {
-    const prompt = this.tape.requests[request]?.prompt.length ?? 0;
-    return (this.#lives[request] ??= { arrivedS: NaN, prompt, ran: false, cached: 0, last: -1, output: 0, first: undefined });
+    return (this.#lives[request] ??= unborn(this.tape.requests[request]?.prompt.length ?? 0));
   }
 
   #events(step: number): void {
@@ -136,7 +150,7 @@ export class Latency implements Gaps {
     this.#lives[event.request] = undefined;
     Object.assign(this.#life(event.request), { arrivedS, prompt: event.prompt.length });
     this.#drop(event.request);
-    this.#sorted.clear();
+    this.#forget();
   }
 
   /** Take the gaps of a request out again. */
@@ -169,7 +183,7 @@ export class Latency implements Gaps {
     const requests = this.tape.column("tokens.request");
     const [first, end] = this.tape.rows("tokens", position);
     if (first === end) return;
-    const endS = this.tape.endS(position);
+    const endS = this.#ends.values[position]!;
     for (let row = first; row < end; row++) {
       const request = requests[row]!;
       const life = this.#life(request);
@@ -185,7 +199,7 @@ export class Latency implements Gaps {
     this.#request.push(request);
     this.#position.push(position);
     this.#before.push(before);
-    this.#ms.push((endS - this.tape.endS(before)) * 1e3);
+    this.#ms.push((endS - this.#ends.values[before]!) * 1e3);
   }
 
   #sum(): void {

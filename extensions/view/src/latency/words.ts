@@ -23,7 +23,7 @@ export const nameOf = (tape: Tape, request: number): string => tape.requests[req
 function stepWords(tape: Tape, request: number, position: number): string {
   const step = `step ${tape.firstStep + position}, ${ms(tape.durationMs(position))}`;
   const { row, tokens, rows } = biggest(tape, position);
-  if (tokens <= 1) return `${step}: ${count(rows, "request")} decoded, one token each`;
+  if (tokens <= 1) return rows === 1 ? `${step}: it decoded alone` : `${step}: ${count(rows, "request")} decoded, one token each`;
   const owner = tape.column("lanes.request")[row]!;
   const what = tape.column("lanes.state")[row] === 0 ? "prefill" : "verification";
   const whose = owner === request ? "its own" : `${nameOf(tape, owner)}'s`;

@@ -6,10 +6,12 @@ import { button, h, section, setText } from "../dom.js";
 import { count, ms, number } from "../format.js";
 import { Area, limits, logSplits } from "../latency/area.js";
 import { drawLatencies } from "../latency/dots.js";
+import { Folded } from "../latency/folded.js";
 import { type Gaps, gapsOf } from "../latency/gaps.js";
 import { type Found, nearest } from "../latency/near.js";
 import { firstWords, gapWords } from "../latency/words.js";
 import { type Face, Plot, type Settings, placeOn, stepAxis, valueAxis, within } from "../plot.js";
+import type { Tape } from "../tape.js";
 import type { Theme } from "../theme.js";
 
 const HEIGHT = 128;
@@ -22,6 +24,7 @@ class LatencyPanel implements Panel, Face {
   readonly #plot: Plot;
   readonly #scale = button("linear", "Linear scale", () => this.#switch(), "wb-mini");
   readonly #jump = button("go to p99", "Go to the first gap that is as long as the 99th percentile or longer", () => this.#goTo99(), "wb-mini");
+  #folded: readonly [of: Tape | undefined, folded: Folded] = [undefined, new Folded()];
   #log = true; // first tokens take many times longer than gaps: both are seen on a logarithmic scale
 
   constructor(
@@ -78,7 +81,12 @@ class LatencyPanel implements Panel, Face {
 
   #paint(context: CanvasRenderingContext2D, width: number, height: number): void {
     const { theme, state, focus } = this.app;
-    drawLatencies(context, this.#area(width, height), gapsOf(focus.tape), { theme, selected: state.request });
+    drawLatencies(context, this.#area(width, height), gapsOf(focus.tape), this.#foldedOf(focus.tape), { theme, selected: state.request });
+  }
+
+  #foldedOf(tape: Tape): Folded {
+    if (tape !== this.#folded[0]) this.#folded = [tape, new Folded()];
+    return this.#folded[1];
   }
 
   #under(event: MouseEvent): Found | undefined {

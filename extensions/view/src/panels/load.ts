@@ -3,8 +3,10 @@
 import type uPlot from "uplot";
 import type { App, MakePanel, Panel } from "../app.js";
 import { h, section } from "../dom.js";
+import { Extremes, columnsOf } from "../extremes.js";
 import { count, percent } from "../format.js";
-import { type Face, Plot, type Settings, edges, placeOn, stairs, stairsAt, stepAxis, valueAxis, within, write } from "../plot.js";
+import { type Face, Plot, type Settings, placeOn, stairs, stairsAt, stepAxis, valueAxis, within, write } from "../plot.js";
+import type { Tape } from "../tape.js";
 import { COLOURS, type Theme } from "../theme.js";
 
 const HEIGHT = 116;
@@ -39,7 +41,7 @@ class LoadPanel implements Panel, Face {
   }
 
   settings(theme: Theme): Settings {
-    const line = { stroke: theme.ink, width: 1.5, scale: "requests", auto: false, points: { show: false } };
+    const line = { stroke: theme.ink, width: 1.25, scale: "requests", auto: false, points: { show: false } };
     const area = { scale: "share", auto: false, width: 0.5, points: { show: false } };
     return {
       series: [
@@ -56,18 +58,11 @@ class LoadPanel implements Panel, Face {
   }
 
   data(first: number, last: number, pixels: number): uPlot.AlignedData {
-    const { focus } = this.app;
-    const bounds = edges(first, last, focus.tape.length, pixels);
-    const [used, cached, free, running, waiting] = COLUMNS.map((name) => focus.tape.column(`steps.${name}`));
-    const share = (held: number, at: number): number => held / Math.max(1, used![at]! + cached![at]! + free![at]!);
-    const requests = [running, waiting].map((numbers) => stairs(bounds, (at) => numbers![at]!));
+    const { tape } = this.app.focus;
+    const columns = columnsOf(first, last, tape.length, pixels);
+    const [held, used, ...requests] = seriesOf(tape).map((series) => stairs(series.update(), columns));
     this.#most = Math.max(1, ...requests.map((numbers) => numbers.reduce((a, b) => Math.max(a, b), 0)));
-    return [
-      stairsAt(bounds),
-      stairs(bounds, (at) => share(used![at]! + cached![at]!, at)),
-      stairs(bounds, (at) => share(used![at]!, at)),
-      ...requests,
-    ];
+    return [stairsAt(columns, tape.length), held!, used!, ...requests];
   }
 
   /** The scale of the requests, written inside at the right, so that steps stay below those of the timeline. */
@@ -101,7 +96,21 @@ class LoadPanel implements Panel, Face {
   }
 }
 
-const COLUMNS = ["kv_in_use", "kv_cached", "kv_free", "running", "waiting"] as const;
+const known = new WeakMap<Tape, readonly Extremes[]>();
+
+/** Blocks that hold something and blocks in use, as shares of the pool; requests that run and that wait. */
+function seriesOf(tape: Tape): readonly Extremes[] {
+  const share = (held: readonly string[]) => (at: number): number => {
+    const of = (names: readonly string[]): number => names.reduce((sum, name) => sum + tape.at(name, at), 0);
+    return of(held) / Math.max(1, of(POOL));
+  };
+  const found = known.get(tape) ?? [share(["kv_in_use", "kv_cached"]), share(["kv_in_use"]), ...["running", "waiting"].map((name) => (at: number) => tape.at(name, at))].map((value) => new Extremes(tape, value));
+  known.set(tape, found);
+  return found;
+}
+
+const POOL = ["kv_in_use", "kv_cached", "kv_free"] as const;
+const COLUMNS = [...POOL, "running", "waiting"] as const;
 
 function legend(): HTMLElement {
   const kinds = [["in use", "used"], ["cached, reusable", "cached"], ["free", "free"], ["running", "running"], ["waiting", "waiting"]] as const;

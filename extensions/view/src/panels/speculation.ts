@@ -39,8 +39,8 @@ class SpeculationPanel implements Panel {
     if (acceptance.rounds === 0) return;
     setText(this.#step, `drafts of step ${focus.tape.firstStep + state.position}`);
     this.#bars.draw(acceptance);
-    this.#chips.draw();
     this.#yield.draw();
+    this.#chips.draw(); // last: what it changes is laid out once, after all sizes were asked for
     setText(this.#dot, this.#yield.together > 1 ? `mean of ${count(this.#yield.together, "step")}` : "mean of a step's rounds");
   }
 }

@@ -151,6 +151,7 @@ class WhyPanel implements Panel {
 
   /** The list keeps the height that it once needed, within limits, so that what is below it does not jump from step to step. */
   #keepHeight(): void {
+    if (this.#list.querySelector(".wb-why-more") !== null) return; // what was unfolded may fold again
     const of = `${this.app.focus.run}:${this.#list.clientWidth}`;
     if (this.#least[0] !== of) this.#list.style.minHeight = "";
     const height = Math.max(this.#least[0] === of ? this.#least[1] : 0, this.#list.offsetHeight);

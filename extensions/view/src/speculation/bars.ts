@@ -10,6 +10,7 @@ const HEIGHT = 104;
 const TOP = 16; // room for the label of a full bar
 const BOTTOM = 16; // room for the names
 const WIDEST = 44;
+const WIDEST_SLOT = 104;
 const INK = "#1f2328"; // on a bar, in both themes
 const INSIDE = 18; // a bar at least as high holds its own label
 
@@ -18,6 +19,7 @@ export class Bars {
   readonly el = this.#canvas.el;
   #drawn: readonly unknown[] = [];
   #acceptance: Acceptance | undefined;
+  #slot = 1; // CSS pixels of a position
 
   constructor(
     private readonly app: App,
@@ -39,7 +41,7 @@ export class Bars {
   #bar(at: AtPosition, place: number, places: number): void {
     const { context, width } = this.#canvas;
     const { theme } = this.app;
-    const slot = width / places;
+    const slot = (this.#slot = Math.min(WIDEST_SLOT, width / places));
     const wide = Math.min(WIDEST, slot * 0.6);
     const middle = (place + 0.5) * slot;
     const all = at.accepted / Math.max(1, this.#acceptance!.rounds);
@@ -76,13 +78,12 @@ export class Bars {
   #words(event: MouseEvent): string {
     const acceptance = this.#acceptance;
     if (acceptance === undefined || acceptance.positions.length === 0) return "";
-    const place = Math.floor((this.#canvas.place(event)[0] / this.#canvas.width) * acceptance.positions.length);
+    const place = Math.floor(this.#canvas.place(event)[0] / this.#slot);
     const at = acceptance.positions[place];
     if (at === undefined) return "";
     const all = `draft ${place + 1}: accepted in ${at.accepted} of ${acceptance.rounds} rounds, ${percent(at.accepted / acceptance.rounds)}`;
     const given = `of the ${at.reached} that accepted draft ${place}: ${at.reached > 0 ? percent(at.accepted / at.reached) : "–"}`;
     return [all, ...(place > 0 ? [given] : []), `proposed in ${at.proposed}`].join("\n");
-
   }
 }
 

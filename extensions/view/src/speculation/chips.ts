@@ -37,28 +37,26 @@ export class Chips {
   }
 }
 
-type Fate = readonly [cls: string, mark: string, words: string];
+type Fate = readonly [cls: string, words: string];
 
 const OWN = {
-  decoded: ["wb-own", "", "decoded"],
-  accepted: ["wb-accepted", "✓", "accepted draft"],
-  corrected: ["wb-corrected", "", "corrected: the model's own token in place of the rejected draft"],
-  bonus: ["wb-bonus", "+", "bonus: all drafts were accepted, so one more token came for free"],
+  decoded: ["wb-own", "decoded"],
+  accepted: ["wb-accepted", "accepted draft"],
+  corrected: ["wb-corrected", "corrected: the model's own token in place of the rejected draft"],
+  bonus: ["wb-bonus", "bonus: all drafts were accepted, so one more token came for free"],
 } as const satisfies Record<string, Fate>;
 
 function fate(place: number, { accepted, emitted }: Round): Fate {
   // A request that reached its end within the accepted drafts did not take the rest of them.
-  if (place < accepted) return place < emitted ? ["wb-accepted", "✓", "accepted"] : ["wb-unreached", "✓", "accepted, but the request had ended before it"];
-  if (place === accepted) return ["wb-rejected", "✗", "rejected"];
-  return ["wb-unreached", "", "not reached: a draft before it was rejected"];
+  if (place < accepted) return place < emitted ? ["wb-accepted", "accepted"] : ["wb-unreached wb-untaken", "accepted, but the request had ended before it"];
+  if (place === accepted) return ["wb-rejected", "rejected"];
+  return ["wb-unreached", "not reached: a draft before it was rejected"];
 }
 
-function chip(tape: Tape, token: number, [cls, mark, words]: Fate): HTMLElement {
+function chip(tape: Tape, token: number, [cls, words]: Fate): HTMLElement {
   const known = token !== NO_TOKEN;
   const text = known ? tape.textOf(token).replaceAll("\n", "⏎").replaceAll("\t", "⇥") || `#${token}` : "–";
-  const made = h("span", { class: `wb-draft ${cls}`, title: `${words} · ${known ? `token ${token}` : "a placeholder, or not recorded"}` }, h("span", {}, text));
-  if (mark !== "") made.prepend(h("i", { "aria-hidden": "true" }, mark));
-  return made;
+  return h("span", { class: `wb-draft ${cls}`, title: `${words} · ${known ? `token ${token}` : "a placeholder, or not recorded"}` }, text);
 }
 
 const aloud = (id: string, { drafts, accepted, emitted }: Round): string => `${id}: ${accepted} of ${drafts.length} drafts accepted, ${emitted} tokens came out`;

@@ -36,7 +36,7 @@ class Counted implements Acceptance {
 
   constructor(private readonly tape: Tape) {
     this.#following = new Following(tape, this);
-    this.reset();
+    this.cut();
   }
 
   get roundsBefore(): Float64Array {
@@ -51,7 +51,7 @@ class Counted implements Acceptance {
     return this;
   }
 
-  reset(): void {
+  cut(): number {
     this.#proposed = [];
     this.#accepted = [];
     this.rounds = this.proposed = this.accepted = 0;
@@ -59,6 +59,7 @@ class Counted implements Acceptance {
       column.length = 0;
       column.push(0);
     }
+    return 0;
   }
 
   take(position: number): void {

@@ -2,8 +2,10 @@
 
 import type uPlot from "uplot";
 import type { App } from "../app.js";
+import { type Columns, Extremes, columnsOf, stretchOf } from "../extremes.js";
 import { ms } from "../format.js";
-import { type Bounds, type Face, Plot, type Settings, edges, stairs, stepAxis, valueAxis, within } from "../plot.js";
+import { type Face, Plot, type Settings, stepAxis, valueAxis, within, write } from "../plot.js";
+import type { Tape } from "../tape.js";
 import { COLOURS, type Theme } from "../theme.js";
 import { acceptanceOf } from "./rounds.js";
 
@@ -14,8 +16,7 @@ export class Yield implements Face {
   readonly height = HEIGHT;
   readonly #plot: Plot;
   #top = 2; // tokens at the top
-  #bounds: Bounds = new Uint32Array(0);
-  #costs = new Float64Array(0); // least and most ms of each stretch
+  #columns: Columns = { level: 0, from: 0, to: 0 };
 
   constructor(
     private readonly app: App,
@@ -30,7 +31,7 @@ export class Yield implements Face {
 
   /** Steps that stand together in one dot. */
   get together(): number {
-    return this.#bounds.length > 1 ? this.#bounds[1]! - this.#bounds[0]! : 1;
+    return 2 ** this.#columns.level;
   }
 
   draw(): void {
@@ -55,16 +56,15 @@ export class Yield implements Face {
   }
 
   data(first: number, last: number, pixels: number): uPlot.AlignedData {
-    const { focus } = this.app;
-    const { roundsBefore, emittedBefore, positions } = acceptanceOf(focus.tape);
-    const bounds = (this.#bounds = edges(first, last, focus.tape.length, pixels));
-    this.#costs = stairs(bounds, (position) => focus.tape.durationMs(position));
+    const { tape } = this.app.focus;
+    const { roundsBefore, emittedBefore, positions } = acceptanceOf(tape);
+    const columns = (this.#columns = columnsOf(first, last, tape.length, pixels));
     this.#top = positions.length + 1.4;
-    const stretches = Array.from(bounds.subarray(1), (to, i) => [bounds[i]!, to] as const);
     const mean = (from: number, to: number): number | null => {
       const rounds = roundsBefore[to]! - roundsBefore[from]!;
       return rounds > 0 ? (emittedBefore[to]! - emittedBefore[from]!) / rounds : null;
     };
+    const stretches = Array.from({ length: columns.to - columns.from }, (_, i) => stretchOf(columns.level, columns.from + i, tape.length));
     return [stretches.map(([from, to]) => (from + to - 1) / 2), stretches.map(([from, to]) => mean(from, to)), stretches.map(([, to]) => mean(0, to))];
   }
 
@@ -76,30 +76,28 @@ export class Yield implements Face {
   #cost(context: CanvasRenderingContext2D, width: number, height: number): void {
     const { theme } = this.app;
     const [first, last] = this.#plot.stretch;
-    const most = this.#costs.reduce((a, b) => Math.max(a, b), 0);
+    const { tape } = this.app.focus;
+    const { level, from, to } = this.#columns;
+    const costs = costsOf(tape);
+    const slowest = Array.from({ length: to - from }, (_, i) => costs.of(level, from + i)[1]);
+    const most = slowest.reduce((a, b) => Math.max(a, b), 0);
     const room = (height * BELOW) / (1 + BELOW) - 4;
     const step = width / (last - first);
-    const bar = (i: number, value: number, least: number): void => {
-      const [left, right] = [(this.#bounds[i]! - first) * step, (this.#bounds[i + 1]! - first) * step];
-      const tall = most > 0 ? (value / most) * room : 0;
-      context.fillRect(left, height - tall, Math.max(1, right - left - (step > 3 ? 1 : 0)), Math.max(least, 0) || tall);
-    };
     context.fillStyle = theme.wait;
-    for (let i = 0; i + 1 < this.#bounds.length; i++) bar(i, this.#costs[2 * i + 1]!, 0);
-    context.fillStyle = theme.dim;
-    for (let i = 0; i + 1 < this.#bounds.length; i++) bar(i, this.#costs[2 * i + 1]!, 1.5);
-    this.#label(context, `ms per step, up to ${ms(most)}`, width - 4, height - room - 2);
+    slowest.forEach((value, i) => {
+      const [left, right] = stretchOf(level, from + i, tape.length).map((position) => (position - first) * step) as [number, number];
+      const tall = most > 0 ? (value / most) * room : 0;
+      context.fillRect(left, height - tall, Math.max(1, right - left - (step > 4 ? 1 : 0)), tall);
+    });
+    write(context, theme, `ms per step, up to ${ms(most)}`, width - 4, height - room - 2);
   }
+}
 
-  #label(context: CanvasRenderingContext2D, text: string, x: number, y: number): void {
-    const { theme } = this.app;
-    context.font = `10px ${theme.font}`;
-    context.textAlign = "right";
-    context.lineJoin = "round";
-    context.lineWidth = 3;
-    context.strokeStyle = theme.background;
-    context.strokeText(text, x, y);
-    context.fillStyle = theme.dim;
-    context.fillText(text, x, y);
-  }
+const known = new WeakMap<Tape, Extremes>();
+
+/** Milliseconds of the steps. */
+function costsOf(tape: Tape): Extremes {
+  const found = known.get(tape) ?? new Extremes(tape, (position) => tape.durationMs(position));
+  known.set(tape, found);
+  return found.update();
 }
