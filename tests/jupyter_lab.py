@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import psutil
 from browser import watched_page
 
 START_TIMEOUT_S = 90
@@ -110,10 +111,17 @@ def address(server: subprocess.Popen, runtime: Path, log: Path) -> str:
 
 
 def stop(server: subprocess.Popen) -> None:
+    """End the server, and wait for its kernels to be gone with it."""
+    if server.poll() is not None:
+        return
+    kernels = psutil.Process(server.pid).children(recursive=True)
     server.terminate()
+    _, left = psutil.wait_procs(kernels, timeout=STOP_TIMEOUT_S)
+    for kernel in left:
+        kernel.kill()
     try:
-        server.wait(STOP_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
+        server.wait(2)
+    except subprocess.TimeoutExpired:  # stopped while it read a file, it waits for the reading thread for ever
         server.kill()
         server.wait()
 
