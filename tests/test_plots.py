@@ -161,6 +161,8 @@ def test_on_the_clock_a_bar_spans_its_steps_from_start_to_end():
     bars = [one for one in fig.data if isinstance(one, go.Bar)]
     assert {round(base, 3) for bar in bars for base in bar.base} <= starts
     assert {round(base + length, 3) for bar in bars for base, length in zip(bar.base, bar.x, strict=True)} <= ends
+    shown = fig.layout.xaxis.range
+    assert all(shown[0] <= x <= shown[1] for one in fig.data if isinstance(one, go.Scatter) for x in one.x), "a mark lies outside"
     assert sum(len(bar.x) for bar in bars) == sum(len(list(lane.runs())) for lane in board_of(trace).lanes)
 
 

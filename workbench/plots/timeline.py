@@ -42,7 +42,7 @@ def timeline(trace: Any, *, by: Literal["step", "ms"] = "step") -> Figure:
     board = board_of(trace)
     bars, size = stretches(board, pauses(board.records) if by == "ms" else ())
     fig = steps_figure(trace, "", height=min(130 + 26 * len(board.lanes), 900)).update_layout(barmode="overlay", hovermode="closest")
-    edges = [(r.start_s * 1e3, r.end_s * 1e3) if by == "ms" else (r.step - 0.5, r.step + 0.5) for r in board.records]
+    edges = [(round(r.start_s * 1e3, 4), round(r.end_s * 1e3, 4)) if by == "ms" else (r.step - 0.5, r.step + 0.5) for r in board.records]
     _bars(fig, board, bars, edges)
     _marks(fig, board.lanes, edges)
     _axes(fig, board, edges, by, size)
@@ -60,7 +60,7 @@ def _bars(fig: Figure, board: Board, bars: Sequence[Stretch], edges: Edges) -> N
         if kind in _OUTLINED:
             marks = {"shape": pattern, "size": 6, "solidity": 0.25, "fgcolor": colour, "bgcolor": "rgba(0,0,0,0)"}
         data = {
-            "base": [round(edges[bar.first][0], 4) for bar in own],
+            "base": [edges[bar.first][0] for bar in own],
             "x": [round(edges[bar.end - 1][1] - edges[bar.first][0], 4) for bar in own],
             "y": [words(bar.lane.request_id) for bar in own],
             "hovertext": [told(bar, board, rows.get(bar.lane.request_id, {})) for bar in own],
@@ -90,7 +90,7 @@ def _points(fig: Figure, name: str, points: Sequence[tuple[Lane, float, str]], s
     y = [words(lane.request_id) for lane, _, _ in points]
     texts = [f"<b>{row}</b> · {words(text)}" for row, (_, _, text) in zip(y, points, strict=True)]
     look = {"symbol": symbol, "color": colour, "size": size, "line_width": 0}
-    data = {"x": [round(x, 4) for _, x, _ in points], "y": y, "hovertext": texts, "hoverinfo": "text", "cliponaxis": False}
+    data = {"x": [x for _, x, _ in points], "y": y, "hovertext": texts, "hoverinfo": "text", "cliponaxis": False}
     draw(fig, "Scatter", mode="markers", name=name, marker=look, **data, **group)
 
 
@@ -99,7 +99,7 @@ def _axes(fig: Figure, board: Board, edges: Edges, by: str, size: int) -> None:
     names = [words(lane.request_id) for lane in board.lanes]
     y_axis.update(type="category", categoryorder="array", categoryarray=names, autorange="reversed", labelalias=aliases(names))
     if by == "ms":
-        x_axis.update(title_text="ms on the engine's clock", range=[edges[0][0], edges[-1][1]])
+        x_axis.update(title_text="ms on the engine's clock", range=[edges[0][0], max(right for _, right in edges)])
     if size > 1:
         rule = f"each cell is {size} steps: a preemption or a prefill if there was one, else the most frequent state"
         x_axis.update(title_text=f"{x_axis.title.text}<br>{rule}")
