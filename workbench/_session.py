@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from workbench.config import EngineConfig
     from workbench.engine import Engine
     from workbench.models import LoadedModel
-    from workbench.render.progress import LiveText
     from workbench.run import Run
 
 MAX_LOADED_MODELS = 2
@@ -92,7 +91,19 @@ def model_names() -> Iterable[str]:
     return [entry.name for entry in list_models()]
 
 
-def wait_for(run: Run, live: LiveText | None) -> bool:
+class Live(Protocol):
+    """What is shown while a cell waits."""
+
+    def pump(self) -> object:
+        """Draw what is new, if it is time to."""
+        ...
+
+    def close(self) -> None:
+        """Make room for the result."""
+        ...
+
+
+def wait_for(run: Run, live: Live | None) -> bool:
     """Wait for a run and draw its progress; an interrupt ends it between two steps and keeps what there is.
 
     Returns whether it was interrupted.

@@ -23,10 +23,11 @@ from workbench.interrupts import held_back
 from workbench.limits import memory_limit_bytes
 from workbench.mailbox import Mailbox
 from workbench.request import Request, SamplingParams
-from workbench.run import Chunk, Run, stream_chunks
+from workbench.run import Run
 from workbench.runners.base import Runner
 from workbench.scheduler import Scheduler
 from workbench.sizing import pool_blocks
+from workbench.streaming import Chunk, stream_chunks
 from workbench.timeline import Timeline
 from workbench.trace import Trace
 
@@ -183,11 +184,11 @@ class Engine:
         own: dict[str, Any] = dict(prompt) if isinstance(prompt, Mapping) else {"prompt": prompt}
         given = {"id": request_id, "priority": priority or None, "arrival_step": arrival_step, "arrival_s": arrival_s}
         own.update({key: value for key, value in given.items() if value is not None})
-        return self._between_steps(lambda: self._admit([own], sampling_of(sampling, params), chat)[0])
+        return self.between_steps(lambda: self._admit([own], sampling_of(sampling, params), chat)[0])
 
     def abort(self, request_id: str) -> bool:
         """End a request between two steps; ``False`` if it is not (or no longer) in the engine."""
-        return self._between_steps(lambda: self.scheduler.abort(request_id))
+        return self.between_steps(lambda: self.scheduler.abort(request_id))
 
     def _admit(self, prompts: Sequence[Prompt | Mapping[str, Any]], sampling: SamplingParams, chat: bool | None) -> list[Request]:
         """Check all, then add all: one bad prompt leaves the engine as it was."""
@@ -213,11 +214,11 @@ class Engine:
         Raises :class:`ConfigError` with the knobs that may change.
         """
         check_changeable(knobs, live=True)
-        self._between_steps(lambda: change_knobs(self.scheduler, knobs))
+        self.between_steps(lambda: change_knobs(self.scheduler, knobs))
 
     def edit(self, request_id: str, **changes: Any) -> Request:
         """Change an unfinished request's sampling, priority or prompt between two steps; with another prompt it starts afresh."""
-        return self._between_steps(lambda: self._edit(self.scheduler, request_id, changes))
+        return self.between_steps(lambda: self._edit(self.scheduler, request_id, changes))
 
     def rewind(self, step: int) -> Restored:
         """Go back to the state before ``step``, KV tensors, texts, settings and clock included.
@@ -225,7 +226,7 @@ class Engine:
         Later records are dropped, and requests that were added later are gone.  Returns how the state was brought back.
         Raises :class:`TraceError` for a step that does not exist.
         """
-        return self._between_steps(lambda: self._rewind(step))
+        return self.between_steps(lambda: self._rewind(step))
 
     def fork(
         self,
@@ -245,11 +246,11 @@ class Engine:
         check_changeable(knobs)
         prompts, edits = as_list(add) if add else [], as_edits(edit or {})
         names = [abort] if isinstance(abort, str) else list(abort)
-        return self._between_steps(lambda: self._fork(step, prompts, edits, names, knobs))
+        return self.between_steps(lambda: self._fork(step, prompts, edits, names, knobs))
 
     def scheduler_before(self, step: int) -> Scheduler:
         """A copy of the scheduler as it stood before ``step``, to look at or to try things on."""
-        return self._between_steps(lambda: self._timeline.scheduler_before(step))
+        return self.between_steps(lambda: self._timeline.scheduler_before(step))
 
     @property
     def last_restored(self) -> Restored | None:
@@ -327,7 +328,7 @@ class Engine:
 
     def park(self) -> None:
         """Give back the KV cache but keep all else: the next step, :meth:`rewind` or :meth:`fork` computes its contents again."""
-        self._between_steps(self._timeline.park)
+        self.between_steps(self._timeline.park)
 
     def close(self) -> None:
         """Stop an active run and give back the KV cache; the engine cannot be used afterwards."""
@@ -368,7 +369,7 @@ class Engine:
         if run is not None and not run.is_current_thread:
             raise EngineBusyError(f"{run.name} is running on this engine: wait for it (run.wait()) or stop it (run.stop())")
 
-    def _between_steps(self, command: Callable[[], Answer]) -> Answer:
+    def between_steps(self, command: Callable[[], Answer]) -> Answer:
         """Run ``command`` now, or, while a run is active, on its thread between two steps; returns what it returns."""
         self.check_open()
         answer: Answer = self._mailbox.call(command, self._lock)

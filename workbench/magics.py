@@ -23,6 +23,7 @@ from workbench._session import Session, model_names, wait_for
 from workbench.errors import RequestError
 from workbench.prompts import is_silenced, parse_prompts, parse_yaml
 from workbench.render.progress import LiveText
+from workbench.view.display import LiveCell, can_show, in_colab
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -47,7 +48,10 @@ def cell_options() -> Options:
     face = options.face_options
     face.add_argument("-o", "--out", metavar="NAME", help="bind the result to this variable")
     face.add_argument("--engine", metavar="NAME", help="run on this variable's Engine instead of a fresh one")
-    face.add_argument("--background", action="store_true", help="return at once; watch with %%infer status, end with %%infer stop")
+    face.add_argument("--background", action="store_true", help="return at once: the view's buttons steer the run while other cells go on")
+    face.add_argument("--paused", action="store_true", help="like --background, but stand before the first step: press play or step")
+    face.add_argument("--keep-live", action="store_true", help="leave the live view in place of the static result")
+    face.add_argument("--no-player", action="store_true", help="a static result without the player, as small as possible")
     return with_prompt_forms(options)
 
 
@@ -106,14 +110,28 @@ class InferMagics(_Defaults):  # type: ignore[misc]
         prompts = parse_yaml(cell) if "yaml" in face else parse_prompts(cell)
         out = _variable(getattr(face, "out", None))
         engine, params = self._engine_for(chosen)
-        live = None if "background" in face else LiveText()
-        run = engine.run(prompts, chat=getattr(face, "chat", None), background=True, on_step=live.on_step if live else None, **params)
-        self.session.remember(run, out)
+        later, shows = "background" in face or "paused" in face, can_show()
+        live = None if later or shows else LiveText()
+        on_step = live.on_step if live else None
+        paused = "paused" in face or shows  # a view is there before the first step
+        run = engine.run(prompts, chat=getattr(face, "chat", None), background=True, paused=paused, on_step=on_step, **params)
+        run.with_player = "no_player" not in face
+        run.name = self.session.remember(run, out)
         if out:
             self.shell.push({out: run})
         if live:
             wait_for(run, live)
+        elif shows:
+            self._show(run, chosen, wait=not later or in_colab())
         return run
+
+    def _show(self, run: Run, chosen: Chosen, *, wait: bool) -> None:
+        """Let the run go on under its live view."""
+        cell = LiveCell(run, keep="keep_live" in chosen.face, result_comes=wait)
+        if "paused" not in chosen.face:
+            run.resume(background=True)
+        if wait:
+            wait_for(run, cell)
 
     def _engine_for(self, chosen: Chosen) -> tuple[Engine, dict[str, Any]]:
         name = getattr(chosen.face, "engine", None)

@@ -7,13 +7,10 @@ anywhere.  When the run is over the same object is its result: outputs, trace, m
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Literal
-
-import msgspec
 
 from workbench.errors import EngineClosedError, RequestError, TraceError
 from workbench.events import Decision, StepRecord
@@ -33,21 +30,14 @@ if TYPE_CHECKING:
     from workbench.explain import Explanation, StepExplanation
     from workbench.lives import Life
     from workbench.moment import Moment
+    from workbench.plots import Plots
     from workbench.prefix_story import PrefixStory
     from workbench.table import StepTable
+    from workbench.view import View
     from workbench.whatif import WhatIf
 
 Status = Literal["paused", "running", "finished", "stopped", "failed"]
 _POLL_S = 0.05
-
-
-class Chunk(msgspec.Struct, frozen=True):
-    """A piece of streamed output: the text and tokens of one step."""
-
-    request_id: str
-    text: str
-    token_ids: tuple[int, ...]
-    finish_reason: str | None = None
 
 
 class Run:
@@ -72,6 +62,8 @@ class Run:
         ids = [request.id for request in requests]
         self.name = name or f"the run of {ids[0]}" + (f" to {ids[-1]}" if len(ids) > 1 else "")
         self.error: BaseException | None = None
+        self.with_player = True  # whether its static result can be scrubbed
+        self.shown_in: object = None  # the execution of a cell that shows it live already
         self.first_step = engine.trace.next_step if first_step is None else first_step
         self._on_step = on_step
         self._status: Status = "paused"
@@ -83,6 +75,7 @@ class Run:
         self._done = threading.Event()
         self._guard = threading.Lock()
         self._listeners: list[Callable[[], None]] = []
+        self._watchers: tuple[Callable[[], None], ...] = ()
         self._thread: threading.Thread | None = None
 
     @classmethod
@@ -118,6 +111,7 @@ class Run:
             self._status = "running"
             self._thread = threading.Thread(target=self._work, name=f"workbench {self.name}", daemon=True)
             self._thread.start()
+            self._changed()
         if not background:
             self.wait_or_stop()
         return self
@@ -133,8 +127,7 @@ class Run:
         if self._done.is_set():
             raise RequestError(f"{self.name} is over ({self._status}): rewind it to step again")
         record = self.engine.step()
-        if self._on_step is not None:
-            self._on_step(record)
+        self._stepped(record)
         if not self._unfinished:
             self._finish("finished")
         return record
@@ -166,6 +159,35 @@ class Run:
         if over:
             listener()
 
+    def watch(self, watcher: Callable[[], None]) -> Callable[[], None]:
+        """Call ``watcher`` after every step, and whenever the run starts, halts, ends or is taken back; returns how to end that.
+
+        It is called on whichever thread made the change, and must be quick.
+        """
+        with self._guard:
+            self._watchers = (*self._watchers, watcher)
+
+        def forget() -> None:
+            with self._guard:
+                self._watchers = tuple([each for each in self._watchers if each is not watcher])
+
+        return forget
+
+    def add(self, prompt: Prompt | Mapping[str, Any], **params: Any) -> Request:
+        """Add a prompt to a run that is not over, between two steps; it is part of the run from then on, and returned.
+
+        Arguments and errors as in :meth:`Engine.add_request <workbench.engine.Engine.add_request>`.
+        """
+
+        def join() -> Request:
+            if self._done.is_set():
+                raise RequestError(f"{self.name} is over ({self._status}): rewind it, or fork it with add=[…]")
+            request = self.engine.add_request(prompt, **params)
+            self.requests = (*self.requests, request)
+            return request
+
+        return self.engine.between_steps(join)
+
     def wait_or_stop(self, pump: Callable[[], object] | None = None) -> None:
         """Wait until the run is over, calling ``pump`` about 20 times a second; an interrupt stops the run and is raised again."""
         try:
@@ -196,6 +218,7 @@ class Run:
                 self._status = "paused"
         if halts:
             self._idle.set()
+            self._changed()
         else:
             self._finish("stopped" if self._unfinished else "finished")
 
@@ -205,9 +228,16 @@ class Run:
         if idle_s:
             self._stop.wait(min(idle_s, _POLL_S))
             return
-        record = self.engine.step()
+        self._stepped(self.engine.step())
+
+    def _stepped(self, record: StepRecord) -> None:
         if self._on_step is not None:
             self._on_step(record)
+        self._changed()
+
+    def _changed(self) -> None:
+        for watcher in self._watchers:
+            watcher()
 
     def _finish(self, status: Status) -> None:
         """Abort what is left, record that, and hand the engine back."""
@@ -224,6 +254,7 @@ class Run:
             self._done.set()
             self._idle.set()
             listeners, self._listeners = self._listeners, []
+        self._changed()
         for listener in listeners:
             listener()
 
@@ -249,6 +280,7 @@ class Run:
             self._status = "paused"
             self._stop.clear()
             self._done.clear()
+        self._changed()
         return self
 
     def fork(
@@ -279,7 +311,7 @@ class Run:
         engine = self.engine.fork(step, add=add, edit=edit, abort=abort, **knobs)
         added = [request for name, request in engine.trace.requests.items() if add and name not in before and name in engine.unfinished]
         own = [engine.current(request.id) for request in (*self.requests, *added)]
-        return Run(engine, own, first_step=self.first_step, name=f"a fork of {self.name} at step {engine.scheduler.step}")
+        return Run(engine, own, first_step=self.first_step, name=f"{self.name}, forked at step {engine.scheduler.step}")
 
     def _check_step(self, step: int) -> None:
         check_whole(step)
@@ -314,6 +346,14 @@ class Run:
         from workbench.definitions import definitions
 
         return definitions(self.trace, slo)
+
+    def parts_from(self, other: Run) -> tuple[int, str] | None:
+        """Where the steps of this run and ``other``'s first differ: how many are alike before, and a sentence; ``None`` if nowhere so far."""
+        from workbench.comparison.divergence import first_divergence
+        from workbench.comparison.pairing import pair
+
+        found = first_divergence(pair(other.trace[:], self.trace[:]))
+        return None if found is None else (found.position, found.sentence)
 
     def way_back(self, step: int) -> Callable[[int], Scheduler] | None:
         """How the scheduler before ``step`` is had from the engine; ``None`` when the engine was closed or went another way since."""
@@ -377,29 +417,41 @@ class Run:
         """Write a Chrome trace-event file for Perfetto."""
         return self.trace.to_perfetto(path)
 
+    # -- faces -----------------------------------------------------------------------------------------------------
+
+    def view(self) -> View:
+        """The live view: timeline, block map, reasons, texts, latencies; and, while its engine lives, buttons that steer it.
+
+        Raises :class:`ViewError` where there is no notebook to show it in.
+        """
+        from workbench.view import View
+
+        return View(self)
+
+    @property
+    def plot(self) -> Plots:
+        """Plotly figures of the run: ``run.plot.timeline()``, ``.batch()``, ``.kv_cache()``, ``.acceptance()`` and others."""
+        from workbench.plots import Plots
+
+        return Plots(self.trace)
+
+    def to_html(self, path: str | PathLike[str]) -> Path:
+        """Write the view as one page that opens from disk and scrubs without a kernel."""
+        from workbench.view.page import write_page
+
+        return write_page(self, Path(path))
+
     def __repr__(self) -> str:
         where = f" before step {self.engine.scheduler.step}" if self._status == "paused" else ""
         return f"<Run {self.status}{where}: {len(self.requests)} requests, {len(self.trace)} steps on {self.engine.model.name}>"
 
+    def _ipython_display_(self) -> None:
+        from workbench.view.display import show_unfinished
+
+        if not show_unfinished(self):
+            raise NotImplementedError  # IPython goes on to the mimebundle
+
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
-        from workbench.render import mimebundle
+        from workbench.view.page import result_bundle
 
-        return mimebundle(self)
-
-
-def stream_chunks(launch: Callable[..., Run]) -> Iterator[Chunk]:
-    """Start a run by ``launch(on_step=…)`` and yield a :class:`Chunk` per step that brought tokens; closing the iterator stops it."""
-    records: SimpleQueue[StepRecord | None] = SimpleQueue()
-    run = launch(on_step=records.put)
-    own = {request.id for request in run.requests}
-    run.when_done(lambda: records.put(None))
-    try:
-        while (record := records.get()) is not None:
-            ended = {end.request_id: end.reason for end in record.finished}
-            for sampled in record.sampled:
-                if sampled.request_id in own:
-                    yield Chunk(sampled.request_id, sampled.text, sampled.token_ids, ended.get(sampled.request_id))
-        run.wait()
-    finally:
-        run.stop()
-        run.wait()
+        return result_bundle(self)

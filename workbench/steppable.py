@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from workbench.config import EngineConfig
 from workbench.events import ModelFacts, StepRecord
@@ -14,6 +15,8 @@ from workbench.trace import Trace
 
 if TYPE_CHECKING:
     from workbench.tokenizer import Tokenizer
+
+Answer = TypeVar("Answer")
 
 
 class Steppable(Protocol):
@@ -52,6 +55,10 @@ class Steppable(Protocol):
         """How a state of the past was last brought back."""
         ...
 
+    def between_steps(self, command: Callable[[], Answer]) -> Answer:
+        """Run a command now, or between two steps of the run that is active."""
+        ...
+
     def take(self, run: Any) -> None:
         """Let ``run`` (a :class:`~workbench.run.Run`), and nobody else, step from now on."""
         ...
@@ -62,6 +69,18 @@ class Steppable(Protocol):
 
     def step(self) -> StepRecord:
         """Take one step."""
+        ...
+
+    def add_request(self, prompt: Any, **params: Any) -> Request:
+        """Add one prompt."""
+        ...
+
+    def change(self, **knobs: Any) -> None:
+        """Give the engine other settings between two steps."""
+        ...
+
+    def park(self) -> None:
+        """Give back the KV cache but keep all else."""
         ...
 
     def abort(self, request_id: str) -> bool:

@@ -6,7 +6,9 @@ read from traces, so runs of any two engines can be compared, also when they wer
 
 from __future__ import annotations
 
-from typing import Any
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from workbench.comparison.changes import Changes
 from workbench.comparison.divergence import first_divergence
@@ -18,6 +20,9 @@ from workbench.metrics import measure
 from workbench.render._format import plural
 from workbench.render.comparison import comparison_html, comparison_text
 
+if TYPE_CHECKING:
+    from workbench.view import View
+
 __all__ = ["Comparison", "Divergence", "Figure", "compare"]
 
 
@@ -27,8 +32,29 @@ class Comparison(ComparisonData, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         return comparison_text(self)
 
+    def view(self) -> View:
+        """Two timelines with one cursor, and a mark at the first step that differs.  It looks at traces: fork a run to steer a branch.
+
+        Raises :class:`ViewError` where the view was not built.
+        """
+        from workbench.view import View
+
+        return View(self.a, self.b, names=self.names, parted=self._parted)
+
+    def to_html(self, path: str | PathLike[str]) -> Path:
+        """Write that view as one page that opens from disk."""
+        from workbench.view.page import sources_of, write_document
+
+        return write_document(sources_of([self.a, self.b], self.names, self._parted), comparison_html(self), Path(path))
+
+    @property
+    def _parted(self) -> tuple[int, str] | None:
+        return None if self.divergence is None else (self.divergence.position, self.divergence.sentence)
+
     def _repr_html_(self) -> str:
-        return comparison_html(self)
+        from workbench.view.page import sources_of, with_player
+
+        return comparison_html(self) + with_player(sources_of([self.a, self.b], self.names, self._parted), "")
 
 
 def compare(run_a: Any, run_b: Any) -> Comparison:

@@ -39,6 +39,7 @@ export class Screen implements App {
   #drawn = 0;
   #inSight = true;
   #stale = true;
+  #known = 0; // runs seen so far
 
   constructor(
     private readonly model: Model,
@@ -125,10 +126,19 @@ export class Screen implements App {
     this.#empty.classList.toggle("wb-hidden", ready);
     if (this.model.trouble !== "") setText(this.#empty, this.model.trouble);
     if (!ready) return;
+    this.#welcome();
     const newest = Math.max(0, this.#longest - 1);
     if (this.state.follow || this.state.position > newest) this.state = { ...this.state, position: newest };
     if (!this.#still.matches || performance.now() - this.#drawn > SLOW_MS) this.redraw();
     else setTimeout(() => this.redraw(), SLOW_MS);
+  }
+
+  /** A branch that was made of the focused run is what one wants to see next. */
+  #welcome(): void {
+    const { runs } = this.model;
+    const fresh = runs.slice(this.#known).findLast((run) => run.parent === this.state.focus);
+    if (this.#known > 0 && fresh !== undefined) this.state = { ...this.state, focus: fresh.run, follow: true };
+    this.#known = runs.length;
   }
 
   #draw(): void {

@@ -1,0 +1,90 @@
+"""Where a view stands in a notebook: in the cell that runs, live while the run goes on and replaced by its result afterwards."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from workbench.view.control import kernel_here
+from workbench.view.files import is_built
+
+if TYPE_CHECKING:
+    from workbench.view.sources import Watched
+    from workbench.view.widget import View
+
+
+def can_show() -> bool:
+    """Whether a live view can be shown here: in a Jupyter kernel, with ipykernel's comms that work from threads, and built files."""
+    return kernel_here() is not None and is_built() and not _is_deaf()
+
+
+def in_colab() -> bool:
+    """Whether this is Google Colab, where what a thread sends after its cell ended is not shown."""
+    return "google.colab" in sys.modules
+
+
+def _is_deaf() -> bool:
+    """ipykernel 7.0 loses what threads send (ipykernel#1450)."""
+    from ipykernel._version import version_info
+
+    return tuple(version_info[:2]) == (7, 0)
+
+
+class LiveCell:
+    """The view of a run in the cell that is being executed.
+
+    ``keep`` leaves it in place for good; else it makes room when the run is over, for nothing if the cell waits and shows the result
+    itself, or for the result.
+    """
+
+    def __init__(self, run: Watched, *, keep: bool = False, result_comes: bool = False) -> None:
+        from IPython.display import DisplayHandle
+
+        from workbench.view.widget import View
+
+        self._run, self._keep, self._result_comes = run, keep, result_comes
+        self.view: View | None = View(run)
+        self._handle: Any = DisplayHandle()  # type: ignore[no-untyped-call]
+        self._handle.display(self.view)  # type: ignore[no-untyped-call]
+        if keep or not result_comes:
+            _mark_shown(run)
+        if not keep and not result_comes:
+            run.when_done(self.close)
+
+    def pump(self) -> None:
+        """Nothing: the view draws itself."""
+
+    def close(self) -> None:
+        """Put the result, or nothing, in the place of the view, unless it was to be kept."""
+        if self._keep or self.view is None:
+            return
+        view, self.view = self.view, None
+        if self._result_comes:
+            self._handle.update({"text/plain": "", "text/html": ""}, raw=True)
+        else:
+            from workbench.view.page import result_bundle
+
+            self._handle.update(result_bundle(self._run), raw=True)
+        view.close()
+
+
+def show_unfinished(run: Any) -> bool:
+    """Show the live view of a run that is not over, unless this cell shows it already; false if its static result is to be shown."""
+    if run.shown_in == _cell():
+        return True
+    if run.status not in ("running", "paused") or not can_show():
+        return False
+    LiveCell(run)
+    return True
+
+
+def _mark_shown(run: Any) -> None:
+    run.shown_in = _cell()
+
+
+def _cell() -> object:
+    """What tells executions of cells apart; never equal to ``None``."""
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    return getattr(shell, "execution_count", object())

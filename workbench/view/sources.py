@@ -1,0 +1,157 @@
+"""``Source``: one run on the screen — its trace as it is packed, and how it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from workbench.request import Request
+from workbench.tape import Packer, Part, meta
+from workbench.trace import Trace
+
+if TYPE_CHECKING:
+    from workbench.events import StepRecord
+    from workbench.scheduler import Scheduler
+
+LIMIT = 2000  # steps in one part
+
+
+class Watched(Protocol):
+    """What the view needs of a run; :class:`~workbench.run.Run` is described there."""
+
+    name: str
+    engine: Any
+    error: BaseException | None
+    first_step: int
+    requests: tuple[Request, ...]
+
+    @property
+    def status(self) -> str:
+        """Where it stands."""
+        ...
+
+    @property
+    def trace(self) -> Trace:
+        """Its steps."""
+        ...
+
+    def watch(self, watcher: Callable[[], None]) -> Callable[[], None]:
+        """Be told of changes."""
+        ...
+
+    def resume(self, *, background: bool = False) -> Any:
+        """Step on."""
+        ...
+
+    def pause(self) -> None:
+        """Halt."""
+        ...
+
+    def step(self) -> StepRecord:
+        """Take one step."""
+        ...
+
+    def stop(self) -> None:
+        """End it."""
+        ...
+
+    def rewind(self, step: int) -> Any:
+        """Go back."""
+        ...
+
+    def fork(self, step: int | None = None, **changes: Any) -> Watched:
+        """A second run."""
+        ...
+
+    def add(self, prompt: Any, **params: Any) -> Request:
+        """Add a prompt."""
+        ...
+
+    def parts_from(self, other: Any) -> tuple[int, str] | None:
+        """The first difference."""
+        ...
+
+    def way_back(self, step: int) -> Callable[[int], Scheduler] | None:
+        """How the scheduler before a step is had."""
+        ...
+
+    def when_done(self, listener: Callable[[], None]) -> None:
+        """Be told once when it is over."""
+        ...
+
+
+class Source:
+    """A run, or a trace alone, and what of it was packed.  ``parent`` and ``fork_step`` say of which source it is a branch."""
+
+    def __init__(self, what: Watched | Trace, number: int, name: str | None = None, *, parent: int | None = None) -> None:
+        self.number = number
+        self.run: Watched | None = None if isinstance(what, Trace) else what
+        self.parent = parent
+        self.fork_step: int | None = None
+        self.parted: tuple[int, str] | None = None  # position and sentence of the first difference to the parent
+        self._told_config: object = None
+        if isinstance(what, Trace):
+            self.name = name or what.model.name
+            self._whole, self.first_step, text_of = what, what.first_step, None
+        else:
+            self.name = name or what.name
+            self._whole, self.first_step = what.engine.trace, what.first_step
+            text_of = what.engine.tokenizer.token_text if what.engine.tokenizer is not None else None
+            self.fork_step = what.engine.trace.next_step if parent is not None else None
+        self.packer = Packer(self._whole, self.first_step, text_of=text_of)
+
+    def again(self) -> Source:
+        """The same, with nothing packed yet."""
+        twin = Source(self.run or self._whole, self.number, self.name, parent=self.parent)
+        twin.fork_step, twin.parted = self.fork_step, self.parted
+        return twin
+
+    def difference_to(self, parent: Source) -> tuple[int, str] | None:
+        """Where this branch first differs from its parent, as a position and a sentence."""
+        if self.run is None or parent.run is None:
+            return self.parted
+        return self.run.parts_from(parent.run)
+
+    @property
+    def trace(self) -> Trace:
+        """The steps of the run."""
+        return self.run.trace if self.run is not None else self._whole
+
+    @property
+    def is_running(self) -> bool:
+        """Whether steps are being taken."""
+        return self.run is not None and self.run.status == "running"
+
+    def news(self) -> Part | None:
+        """What was not packed yet; of a run that is over nothing beyond its own end, whatever its engine does next."""
+        run = self.run
+        if run is None or run.status in ("running", "paused"):
+            return self.packer.pack(LIMIT)
+        end = len(run.trace)
+        return self.packer.pack(LIMIT, end_step=self.first_step + end) if len(self.packer) != end else None
+
+    def info(self) -> dict[str, Any]:
+        """The ``RunInfo`` of the wire."""
+        found: dict[str, Any] = {"run": self.number, "name": self.name, "live": self.run is not None}
+        found["meta"] = meta(self._whole, self.first_step)
+        if self.parent is not None:
+            found |= {"parent": self.parent, "fork_step": self.fork_step}
+        if self.parted is not None:
+            found["parted"] = {"position": self.parted[0], "sentence": self.parted[1]}
+        return found
+
+    def status(self, *, whole: bool = False) -> dict[str, Any]:
+        """The ``Status`` of the wire; the settings are in it when they changed, or if ``whole``."""
+        if self.run is None:
+            return {"state": "finished"}
+        found: dict[str, Any] = {"state": self.run.status}
+        config = self.run.engine.config
+        if whole or config is not self._told_config:
+            self._told_config = config
+            found["config"] = msgspec.to_builtins(config)
+        error = self.run.error
+        if error is not None:
+            found["error"] = {"type": type(error).__name__, "message": str(error), "step": self.run.engine.trace.next_step}
+        return found
