@@ -136,7 +136,7 @@ export class Screen implements App {
   /** A branch that was made of the focused run is what one wants to see next. */
   #welcome(): void {
     const { runs } = this.model;
-    const fresh = runs.slice(this.#known).findLast((run) => run.parent === this.state.focus);
+    const fresh = runs.slice(this.#known).find((run) => run.parent === this.state.focus);
     if (this.#known > 0 && fresh !== undefined) this.state = { ...this.state, focus: fresh.run, follow: true };
     this.#known = runs.length;
   }
