@@ -146,6 +146,7 @@ export class Screen implements App {
     if (!this.#stale || this.model.runs.length === 0 || this.model.trouble !== "") return;
     this.#stale = false;
     this.#drawn = performance.now();
+    this.theme = themeOf(this.el, this.theme);
     for (const panel of this.#panels) panel.draw();
     this.#status.update(this);
   }
@@ -159,10 +160,7 @@ export class Screen implements App {
       if (this.#inSight && this.#stale) this.redraw();
     });
     sight.observe(this.el);
-    const dressed = (): void => {
-      this.theme = themeOf(this.el);
-      this.redraw();
-    };
+    const dressed = (): void => this.redraw();
     const themes = new MutationObserver(() => setTimeout(dressed, 50)); // the style sheet comes after the attribute
     for (const root of [document.body, document.documentElement]) themes.observe(root, { attributes: true, attributeFilter: ["class", "theme", "data-jp-theme-light", "data-jp-theme-name", "data-vscode-theme-kind"] });
     document.head.addEventListener("load", dressed, { capture: true, signal });

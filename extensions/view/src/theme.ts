@@ -27,13 +27,13 @@ export interface Theme {
   readonly font: string; // of canvases, without a size
 }
 
-/** The theme as it is at `el`; ask again when the page changes its theme. */
-export function themeOf(el: HTMLElement): Theme {
+/** The theme as it is at `el` now: `known` itself if nothing changed.  A page may bring its style sheets later than the view. */
+export function themeOf(el: HTMLElement, known?: Theme): Theme {
   const style = getComputedStyle(el);
   const colour = (name: string): string => style.getPropertyValue(name).trim();
   const background = colour("--wb-bg") || "#ffffff";
-  return {
-    dark: isDark(background),
+  const found = {
+    dark: known?.background === background ? known.dark : isDark(background),
     background,
     ink: colour("--wb-ink"),
     dim: colour("--wb-dim"),
@@ -43,6 +43,8 @@ export function themeOf(el: HTMLElement): Theme {
     select: colour("--wb-select"),
     font: style.fontFamily,
   };
+  const same = known !== undefined && (Object.keys(found) as (keyof Theme)[]).every((name) => found[name] === known[name]);
+  return same ? known : found;
 }
 
 function isDark(colour: string): boolean {
