@@ -29,6 +29,7 @@ RUN_NPM := cd $(JS) && PATH="$(dir $(abspath $(NPM))):$$PATH" npm --loglevel=err
 .DEFAULT_GOAL := help
 .PHONY: help lab test lint format bench docs view watch clean
 .NOTPARALLEL:
+.DELETE_ON_ERROR:
 
 help: ## what each target does
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -30,7 +30,8 @@ def style() -> str:
 
 
 def test_script_and_style_together_stay_small(script, style):
-    assert len(script.encode()) + len(style.encode()) <= LIMIT_BYTES
+    size = len(script.encode()) + len(style.encode())
+    assert size <= LIMIT_BYTES
 
 
 def test_the_script_is_one_module_that_needs_no_other(script):
