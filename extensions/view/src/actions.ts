@@ -12,6 +12,8 @@ export type PlayMode = "halt" | "pause" | "branch" | "apply" | "resume" | "walk"
 const SAVED = "this is a saved page: run.view() in a kernel has these buttons";
 const LOADED = "no engine stands behind this run: workbench.Engine.from_trace(trace) makes one";
 const OVER = "the run is over: fork it at a step to go on";
+const TRY_MS = 50; // a branch's first frame may come after the answer that announces it
+const TRIES = 40;
 const WAITS = "the kernel has not answered yet";
 const NO_STEPS = "there are no steps yet";
 
@@ -139,8 +141,9 @@ export class Actions {
       this.app.say(`This is a saved page. In a kernel, run.view() has this button, and run.fork(${this.step}) does the same in Python.`);
       return SAVED;
     }
-    const run = this.app.focus.run;
-    const refusal = await this.ask("fork", { step: this.step, changes: this.pending.changes, resume: true });
+    const { run } = this.app.focus;
+    const changes = this.pending.changes;
+    const refusal = await this.ask("fork", { step: this.step, changes, resume: true }, (branch) => this.#turnTo((branch as { run?: number } | null)?.run));
     if (refusal === "") this.pending.drop(run);
     return refusal;
   }
@@ -199,13 +202,15 @@ export class Actions {
     return request === null ? undefined : this.app.focus.tape.requests[request];
   }
 
-  /** Ask once at a time.  Returns why it was refused, after that has been said; empty if it was done. */
-  async ask(op: string, args?: Readonly<Record<string, unknown>>): Promise<string> {
+  /** Ask once at a time, and give the answer to `done`.  Returns why it was refused, after that has been said; empty if it was done. */
+  async ask(op: string, args?: Readonly<Record<string, unknown>>, done?: (value: unknown) => void): Promise<string> {
     if (this.#busy.has(op)) return WAITS;
     this.#busy.add(op);
     this.app.say(""); // what an earlier question brought
+    this.app.redraw();
     try {
-      await this.app.ask(op, args);
+      const value = await this.app.ask(op, args);
+      done?.(value);
       return "";
     } catch (error) {
       const refusal = error instanceof Error ? error.message : String(error);
@@ -222,6 +227,13 @@ export class Actions {
     if (this.ended !== "") return;
     if (this.app.focus.status.state === "paused") this.#followWhile("resume");
     else this.#followNewest();
+  }
+
+  /** Let the panels speak of a branch and follow it, as soon as it is on the screen. */
+  #turnTo(run: number | undefined, tries = TRIES): void {
+    if (run === undefined || tries === 0) return;
+    if (this.app.runs.some((each) => each.run === run)) this.app.set({ focus: run, follow: true });
+    else setTimeout(() => this.#turnTo(run, tries - 1), TRY_MS);
   }
 
   #followWhile(op: "step" | "resume"): void {

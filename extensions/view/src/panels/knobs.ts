@@ -19,7 +19,8 @@ class Knobs implements Panel {
   readonly #prompt: PromptForm;
   readonly el: HTMLElement;
   #fields: readonly Field[] = [];
-  #shown: readonly Knob[] | undefined; // the knobs that the fields are made of
+  #shown: readonly Knob[] | undefined; // what the fields are made of
+  #run = -1; // and whose
 
   constructor(
     private readonly app: App,
@@ -39,7 +40,7 @@ class Knobs implements Panel {
     if (!open) return;
     const { meta } = this.app.focus;
     this.el.style.colorScheme = this.app.theme.dark ? "dark" : "light";
-    if (this.#shown !== meta.knobs) this.#build(meta.knobs);
+    if (this.#shown !== meta.knobs || this.#run !== this.app.focus.run) this.#build(meta.knobs);
     for (const field of this.#fields) field.draw();
     this.#drawSend();
     this.#prompt.draw();
@@ -61,7 +62,10 @@ class Knobs implements Panel {
   }
 
   #build(knobs: readonly Knob[]): void {
+    const same = this.#run === this.app.focus.run && JSON.stringify(this.#shown) === JSON.stringify(knobs);
     this.#shown = knobs;
+    if (same) return; // the run was described once more: who is typing goes on
+    this.#run = this.app.focus.run;
     const usable = knobs.filter((knob) => knob.live || knob.fork);
     this.#fields = usable.map((knob) => new Field(knob, this.app.focus.run, this.actions.pending, this.signal));
     const groups = [...new Set(usable.map((knob) => knob.group))];
@@ -86,7 +90,7 @@ class Knobs implements Panel {
 
   #takeAllBack(): void {
     this.actions.pending.drop(this.app.focus.run);
-    this.#shown = undefined; // fields with a problem begin anew as well
+    this.#run = -1; // fields with a problem begin anew as well
     this.app.redraw();
   }
 

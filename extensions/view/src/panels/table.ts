@@ -36,6 +36,7 @@ class Tables implements Panel {
     this.#open = !this.#open;
     this.#toggle.setAttribute("aria-expanded", String(this.#open));
     this.#body.classList.toggle("wb-hidden", !this.#open);
+    this.el.classList.toggle("wb-open", this.#open);
     this.app.redraw();
   }
 }
