@@ -3,15 +3,17 @@
 import { type Theme, requestColour } from "../theme.js";
 import { type Facts, IN_USE, ownerOf, ownersOf } from "./facts.js";
 
-/** Draws one cell with its upper left corner at (x, y). */
 export interface Cells {
+  /** Draw a block's cell with its upper left corner at (x, y). */
   draw(id: number, x: number, y: number): void;
+  /** All cells were given. */
+  finish(): void;
 }
 
 /** What the reader points at. */
 export interface Emphasis {
   readonly selected: number | null; // request: all others are dimmed
-  readonly pointed: ReadonlySet<number>; // requests whose blocks are framed
+  readonly pointed: number | null; // request: its blocks are framed
   readonly hovered: number; // block
 }
 
@@ -37,7 +39,7 @@ export function colourOf({ facts, emphasis, theme }: Brush, id: number): string 
 
 export function isPointed({ facts, emphasis }: Brush, id: number): boolean {
   if (id === emphasis.hovered) return true;
-  return emphasis.pointed.size > 0 && ownersOf(facts, id).some((owner) => emphasis.pointed.has(owner));
+  return emphasis.pointed !== null && ownersOf(facts, id).includes(emphasis.pointed);
 }
 
 /** Black or white, whichever is easier to read on a colour. */

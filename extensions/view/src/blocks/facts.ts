@@ -2,7 +2,7 @@
 
 import type { RunView } from "../app.js";
 import { type Blocks, reuseOrder } from "../pool.js";
-import { outputsOf } from "../text/output.js";
+import { type Outputs, outputsOf } from "../text/output.js";
 
 export const FREE = 0;
 export const CACHED = 1;
@@ -18,15 +18,16 @@ export interface Facts {
   readonly run: RunView;
   readonly position: number;
   readonly blocks: Blocks;
+  readonly outputs: Outputs;
   readonly size: number; // tokens of a block
-  /** Cached blocks in the order in which they will be evicted. */
+  /** Idle blocks in the order in which they will be reused; empty if that is not known. */
+  readonly queue: readonly number[];
+  /** The cached ones of them, which will be evicted in this order. */
   readonly evictions: readonly number[];
   /** Place of each cached block in it, from 1; 0 for others.  By id − 1. */
   readonly places: Int32Array;
   /** Blocks that are reused before any cached one. */
   readonly ahead: number;
-  /** The block that is taken next, cached or not; 0 if that is not known, or there is none. */
-  readonly next: number;
   /** What happened to each block in the step: bits of `TOUCHES`.  By id − 1. */
   readonly touched: Uint8Array;
 }
@@ -39,7 +40,7 @@ export function factsOf(run: RunView, position: number): Facts {
   const places = new Int32Array(blocks.count);
   evictions.forEach((id, i) => (places[id - 1] = i + 1));
   const ahead = evictions.length > 0 ? queue.indexOf(evictions[0]!) : queue.length;
-  return { run, position, blocks, size: run.meta.block_size, evictions, places, ahead, next: queue[0] ?? 0, touched: touchedIn(run, position, blocks.count) };
+  return { run, position, blocks, outputs: outputsOf(run.tape), size: run.meta.block_size, queue, evictions, places, ahead, touched: touchedIn(run, position, blocks.count) };
 }
 
 function touchedIn({ tape, meta }: RunView, position: number, count: number): Uint8Array {
@@ -80,20 +81,19 @@ export function requestOf(facts: Facts, id: number): number {
 }
 
 /** Tokens that a block holds after the step.  Only the last blocks of a request are not full. */
-export function fillOf({ run, position, blocks, size }: Facts, id: number): number {
+export function fillOf({ outputs, position, blocks, size }: Facts, id: number): number {
   const status = blocks.status[id - 1];
   if (status === FREE || status === GONE) return 0;
   const [request, index] = [blocks.content[id - 1]!, blocks.index[id - 1]!];
   if (blocks.hash[id - 1]! >= 0 || request < 0 || index < 0) return size;
-  return Math.min(size, Math.max(0, outputsOf(run.tape).computed(request, position) - index * size));
+  return Math.min(size, Math.max(0, outputs.computed(request, position) - index * size));
 }
 
 /** Ids of the tokens in a block, as far as they are known. */
 export function tokensOf(facts: Facts, id: number): number[] {
-  const { run, position, blocks, size } = facts;
+  const { run, outputs, position, blocks, size } = facts;
   const [request, index] = [blocks.content[id - 1]!, blocks.index[id - 1]!];
   if (request < 0 || index < 0) return [];
-  const outputs = outputsOf(run.tape);
   const prompt = outputs.prompt(request, position);
   const [first, end] = [index * size, index * size + fillOf(facts, id)];
   const since = outputs.since(request, position);

@@ -1,7 +1,6 @@
 /** `Grid`: where each block has its cell.  Cells are as large as fits, and never so small that they cannot be told apart. */
 
-import { NONE } from "../wire.js";
-import { CACHED, FREE, type Facts, GONE, IN_USE, ownerOf } from "./facts.js";
+import { FREE, type Facts, GONE, IN_USE, ownerOf } from "./facts.js";
 
 export type Order = "id" | "request";
 
@@ -36,21 +35,30 @@ export function blockAt({ ids, pitch, columns }: Grid, x: number, y: number): nu
 function byId({ blocks }: Facts): Int32Array {
   let last = blocks.count;
   while (last > 0 && blocks.status[last - 1] === GONE) last -= 1;
-  return Int32Array.from({ length: last }, (_, i) => i + 1);
+  const ids = new Int32Array(last);
+  for (let i = 0; i < last; i++) ids[i] = i + 1;
+  return ids;
 }
 
-/** In use by request and place in it, then cached as they will be evicted, then free as they will be used. */
+/** In use by request and place in it, then cached as they will be evicted, then free as they will be used, then what is not known. */
 function byRequest(facts: Facts): number[] {
-  const { blocks, places } = facts;
-  const groups: [used: number[], cached: number[], free: number[], rest: number[]] = [[], [], [], []];
+  const { blocks, queue } = facts;
+  const tables = new Map<number, number[][]>();
+  const rest: number[] = [];
+  const queued = new Set(queue);
   for (let id = 1; id <= blocks.count; id++) {
     const status = blocks.status[id - 1]!;
-    if (status !== GONE) groups[status === IN_USE ? 0 : status === CACHED ? 1 : status === FREE ? 2 : 3].push(id);
+    if (status === IN_USE) enter(tables, ownerOf(facts, id, null), blocks.index[id - 1]!, id);
+    else if (status !== GONE && !queued.has(id)) rest.push(id);
   }
-  const owners = new Map(groups[0].map((id) => [id, ownerOf(facts, id, null)]));
-  const rank = (id: number): number => (blocks.order[id - 1]! !== NONE ? blocks.order[id - 1]! : Infinity);
-  groups[0].sort((a, b) => owners.get(a)! - owners.get(b)! || blocks.index[a - 1]! - blocks.index[b - 1]! || a - b);
-  groups[1].sort((a, b) => places[a - 1]! - places[b - 1]! || a - b);
-  groups[2].sort((a, b) => rank(a) - rank(b) || a - b);
-  return groups.flat();
+  const owners = [...tables.keys()].sort((a, b) => a - b);
+  const free = queue.filter((id) => blocks.status[id - 1] === FREE);
+  return [...owners.flatMap((owner) => tables.get(owner)!.flat()), ...facts.evictions, ...free, ...rest];
+}
+
+/** Tables have a list of blocks at every place: two may stand for one, or none where one is shared. */
+function enter(tables: Map<number, number[][]>, owner: number, index: number, id: number): void {
+  let table = tables.get(owner);
+  if (table === undefined) tables.set(owner, (table = []));
+  (table[Math.max(0, index)] ??= []).push(id);
 }

@@ -34,6 +34,10 @@ export class LargeCells implements Cells {
     if (isPointed(this.brush, id)) this.#outline(x, y, -1, theme.select, 1.5);
   }
 
+  finish(): void {
+    this.brush.context.textAlign = "start";
+  }
+
   #used(id: number, x: number, y: number): void {
     const { context, theme, facts, emphasis } = this.brush;
     const colour = colourOf(this.brush, id);
@@ -125,8 +129,9 @@ export class LargeCells implements Cells {
   #repeated(owner: number, x: number, y: number): void {
     const round = Math.floor(owner / REQUEST_COLOURS.length) % 4;
     const { theme } = this.brush;
-    if (round & 1) this.#corner(theme.background, x, y + this.#side, 6, -6);
-    if (round & 2) this.#corner(theme.background, x, y, 6, 6);
+    const leg = Math.min(6, 0.4 * this.#side);
+    if (round & 1) this.#corner(theme.background, x, y + this.#side, leg, -leg);
+    if (round & 2) this.#corner(theme.background, x, y, leg, leg);
   }
 
   // -- strokes -------------------------------------------------------------------------------------------------------

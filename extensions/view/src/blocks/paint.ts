@@ -17,5 +17,6 @@ export function paintMap(brush: Brush, grid: Grid, top: number, height: number):
     const id = ids[place]!;
     if (brush.facts.blocks.status[id - 1] !== GONE) cells.draw(id, (place % columns) * pitch, Math.floor(place / columns) * pitch - top);
   }
+  cells.finish();
   brush.context.globalAlpha = 1;
 }

@@ -2,7 +2,7 @@
 
 import type { RunView } from "../app.js";
 import { h, setText } from "../dom.js";
-import { count, number, percent } from "../format.js";
+import { count, number, percent, whole } from "../format.js";
 import { NONE } from "../wire.js";
 import { type Facts, IN_USE, type Touch, touchCounts } from "./facts.js";
 import { TOUCH_WORDS, placeInRequest } from "./words.js";
@@ -29,7 +29,7 @@ export class Summary {
     const total = Math.max(1, counts.in_use + counts.cached + counts.free);
     PARTS.forEach((part, i) => (this.#parts[i]!.style.width = `${(100 * counts[part]) / total}%`));
     setText(this.#shares, PARTS.map((part) => `${percent(counts[part] / total)} ${WORDS[part]}`).join(" · "));
-    setText(this.#next, nextWords(facts, counts));
+    setText(this.#next, nextWords(facts));
     setText(this.#wasted, wastedWords(facts, counts));
     this.#mark(facts);
   }
@@ -39,7 +39,7 @@ export class Summary {
     const entries: [cls: string, words: string][] = [];
     for (const [touch, n] of touchCounts(facts.run, facts.position)) if (n > 0) entries.push([`wb-touch-${touch}`, touchWords(touch, n)]);
     const shared = sharedBlocks(facts);
-    if (shared > 0) entries.push(["wb-mark-shared", `${shared.toLocaleString("en-US")} shared`]);
+    if (shared > 0) entries.push(["wb-mark-shared", `${whole(shared)} shared`]);
     const key = entries.map(([, words]) => words).join();
     if (key === this.#marked) return;
     this.#marked = key;
@@ -56,20 +56,20 @@ export function countsAt({ tape }: RunView, position: number): Counts {
 export function inWords(facts: Facts): string {
   const counts = countsAt(facts.run, facts.position);
   const step = facts.run.tape.firstStep + facts.position;
-  const parts = PARTS.map((part) => `${counts[part].toLocaleString("en-US")} ${WORDS[part]}`).join(", ");
+  const parts = PARTS.map((part) => `${whole(counts[part])} ${WORDS[part]}`).join(", ");
   const marks = [...touchCounts(facts.run, facts.position)].filter(([, n]) => n > 0).map(([touch, n]) => touchWords(touch, n));
   return `KV blocks at step ${step}: ${parts}${marks.length > 0 ? `; in this step ${marks.join(", ")}` : ""}`;
 }
 
-const touchWords = (touch: Touch, n: number): string => `${n.toLocaleString("en-US")} ${TOUCH_WORDS[touch]}`;
+const touchWords = (touch: Touch, n: number): string => `${whole(n)} ${TOUCH_WORDS[touch]}`;
 
-function nextWords(facts: Facts, counts: Counts): string {
+function nextWords(facts: Facts): string {
   if (!facts.run.meta.has_order) {
     const chooser = CHOOSERS[facts.run.meta.policy];
     return chooser !== undefined ? ` · ${chooser}` : " · the order of reuse lies before this trace";
   }
   const victim = facts.evictions[0];
-  if (victim === undefined) return counts.cached === 0 && facts.next > 0 ? ` · next to be used: #${facts.next}` : "";
+  if (victim === undefined) return facts.queue.length > 0 ? ` · next to be used: #${facts.queue[0]}` : "";
   const where = placeInRequest(facts, victim);
   const after = facts.ahead > 0 ? `, after ${count(facts.ahead, "free block")}` : "";
   return ` · next to be evicted: #${victim}${where === "" ? "" : ` (${where})`}${after}`;
@@ -81,7 +81,7 @@ function wastedWords({ run, position, size }: Facts, counts: Counts): string {
   const slots = counts.in_use * size;
   if (wasted === NONE) return "wasted slots: not known, as the trace lacks its beginning";
   const share = slots === 0 ? 0 : (100 * wasted) / slots;
-  return `wasted slots: ${wasted.toLocaleString("en-US")} of ${slots.toLocaleString("en-US")} (${number(Math.round(10 * share) / 10)} %)`;
+  return `wasted slots: ${whole(wasted)} of ${whole(slots)} (${number(share < 10 ? Number(share.toPrecision(2)) : Math.round(share))} %)`;
 }
 
 function sharedBlocks(facts: Facts): number {

@@ -1,7 +1,7 @@
 /** What can be said of one block, line by line. */
 
 import { BLOCK_STATUS, type Tape } from "../tape.js";
-import { count } from "../format.js";
+import { count, whole } from "../format.js";
 import { oneLine } from "../text/token.js";
 import { CACHED, FREE, type Facts, GONE, IN_USE, TOUCHES, type Touch, fillOf, ownersOf, tokensOf } from "./facts.js";
 
@@ -19,7 +19,7 @@ export const TOUCH_WORDS: Readonly<Record<Touch, string>> = {
 export function ordinal(n: number): string {
   const tens = n % 100;
   const end = tens >= 11 && tens <= 13 ? "th" : (["th", "st", "nd", "rd"][n % 10] ?? "th");
-  return `${n.toLocaleString("en-US")}${end}`;
+  return `${whole(n)}${end}`;
 }
 
 export function nameOf(tape: Tape, request: number): string {
@@ -76,7 +76,7 @@ function reuse(facts: Facts, id: number): string {
     const after = facts.ahead > 0 ? `, after ${count(facts.ahead, "free block")}` : "";
     return place === 1 ? `evicted next${after}` : `evicted ${ordinal(place)} of ${facts.evictions.length} cached${after}`;
   }
-  return id === facts.next ? "used next" : "";
+  return id === facts.queue[0] ? "used next" : "";
 }
 
 function happened(facts: Facts, id: number): string {

@@ -2,6 +2,7 @@
 
 import type { App, MakePanel, Panel } from "../app.js";
 import { Canvas } from "../canvas.js";
+import { whole } from "../format.js";
 import { h, section, setText } from "../dom.js";
 import { type Facts, factsOf, ownerOf, ownersOf, requestOf } from "../blocks/facts.js";
 import { type Grid, type Order, blockAt, gridOf } from "../blocks/grid.js";
@@ -48,7 +49,7 @@ class BlocksPanel implements Panel {
     setText(this.#note, "");
     if (facts === undefined) return;
     const counts = countsAt(facts.run, facts.position);
-    setText(this.#note, `${(counts.in_use + counts.cached + counts.free).toLocaleString("en-US")} × ${facts.size} tokens`);
+    setText(this.#note, `${whole(counts.in_use + counts.cached + counts.free)} × ${facts.size} tokens`);
     for (const [order, el] of this.#orders) el.setAttribute("aria-pressed", String(order === this.#order));
     this.#summary.draw(facts);
     this.#paint(facts);

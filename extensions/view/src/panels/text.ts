@@ -5,26 +5,29 @@ import { h, section, setText } from "../dom.js";
 import { count } from "../format.js";
 import { Chips, type Choice } from "../text/chips.js";
 import { livelyRequests, newestRequest } from "../text/choice.js";
+import type { Here } from "../text/here.js";
 import { Legend } from "../text/legend.js";
-import { type Outputs, outputsOf } from "../text/output.js";
+import { outputsOf } from "../text/output.js";
 import { Rove } from "../text/rove.js";
+import { tokenOf } from "../text/span.js";
 import { standingOf } from "../text/standing.js";
-import type { Tokens } from "../text/strip.js";
 import { Tails } from "../text/tails.js";
-import { type Token, tellToken } from "../text/token.js";
+import { type Token, hasText, tellToken } from "../text/token.js";
 import { Whole } from "../text/whole.js";
 
 export const text: MakePanel = (app, signal) => new TextPanel(app, signal);
+
+const NO_STEPS = "No steps yet: the text appears with the first one.";
+const NO_TEXTS = "This trace holds no texts: token ids stand in their place.";
 
 class TextPanel implements Panel {
   readonly el: HTMLElement;
   readonly #note: HTMLElement;
   readonly #empty = h("div", { class: "wb-empty" });
   readonly #root = h("div", { class: "wb-text-root", role: "group", "aria-label": "Tokens: arrow keys walk, Enter goes to the step" });
-  readonly #tokens: Tokens = new WeakMap();
   readonly #whole: Whole;
   readonly #tails: Tails;
-  readonly #chips: Chips;
+  readonly #chips = new Chips((choice) => this.#choose(choice));
   readonly #legend = new Legend();
   readonly #rove: Rove;
   #unselected: "all" | "newest" = "all"; // what is shown while no request is selected
@@ -37,115 +40,94 @@ class TextPanel implements Panel {
     const frame = section("wb-text", "Text");
     this.el = frame.el;
     this.#note = frame.note;
-    this.#whole = new Whole(this.#tokens, () => app.redraw());
-    this.#tails = new Tails(this.#tokens, (request) => app.select(request));
-    this.#chips = new Chips((choice) => this.#choose(choice));
+    const redraw = (): void => app.redraw();
+    this.#whole = new Whole(redraw);
+    this.#tails = new Tails((request) => app.select(request), redraw);
     this.#root.append(this.#whole.el, this.#tails.el);
     frame.body.append(this.#chips.el, this.#empty, this.#root, this.#legend.el);
-    this.#rove = new Rove(this.#root, (token) => this.#words(token).replaceAll("\n", " · "), (token) => this.#jump(token), (token) => this.#below(token), signal);
-    this.#root.addEventListener("mouseover", (event) => this.#hover(event), { signal });
-    this.#root.addEventListener("mouseleave", () => this.#hide(), { signal });
-    this.#root.addEventListener("click", (event) => this.#click(event), { signal });
+    this.#rove = new Rove(this.#root, { tell: (el) => this.#words(el), jump: (el) => this.#jump(el), show: (el) => this.#below(el) }, signal);
+    this.#root.addEventListener("mouseover", (event) => this.#tell(event.target as HTMLElement, event), { signal });
+    this.#root.addEventListener("mouseleave", () => this.#tell(null), { signal });
+    this.#root.addEventListener("click", (event) => getSelection()?.isCollapsed !== false && this.#jump(event.target as HTMLElement), { signal });
   }
 
   draw(): void {
-    const run = this.app.focus;
-    const position = this.#position();
-    this.el.classList.toggle("wb-bare", position < 0);
-    setText(this.#empty, position < 0 ? "No steps yet: the text appears with the first one." : run.tape.vocab.size === 0 ? "This trace holds no texts: token ids stand in their place." : "");
-    setText(this.#note, "");
-    if (position >= 0) this.#show(run, outputsOf(run.tape), position);
-    if (this.#told?.isConnected === false) this.#hide();
+    const { focus } = this.app;
+    const here = this.#here();
+    this.el.classList.toggle("wb-bare", here.position < 0);
+    setText(this.#empty, here.position < 0 ? NO_STEPS : hasTexts(focus) ? "" : NO_TEXTS);
+    setText(this.#note, here.position < 0 ? "" : this.#show(here));
+    if (this.#told?.isConnected === false) this.#tell(null);
   }
 
-  #show(run: RunView, outputs: Outputs, position: number): void {
-    const { tape } = run;
+  /** Show what is chosen; returns the panel's note. */
+  #show(here: Here): string {
+    const { tape, outputs, position } = here;
     const { shown, seen } = livelyRequests(tape, outputs, position);
     const selected = this.app.state.request;
     const choice: Choice = selected ?? (seen === 1 ? shown[0]! : this.#unselected);
-    const all = choice === "all";
-    this.#chips.show(tape, withSelected(shown, selected), seen, choice, (request) => standingOf(tape, outputs, request, position).ended);
+    const offered = selected === null || shown.includes(selected) ? shown : [...shown, selected];
+    this.#chips.show(tape, offered, seen, choice, (request) => standingOf(tape, outputs, request, position).ended);
     this.#chips.el.classList.toggle("wb-hidden", seen < 2 && selected === null);
-    this.#whole.el.classList.toggle("wb-hidden", all);
-    this.#tails.el.classList.toggle("wb-hidden", !all);
-    if (all) this.#drawTails(run, outputs, shown, seen, position);
-    else this.#drawWhole(run, outputs, choice === "newest" ? newestRequest(tape, shown, position) : choice, position);
-  }
-
-  #drawTails({ tape }: RunView, outputs: Outputs, shown: readonly number[], seen: number, position: number): void {
-    this.#tails.draw(tape, outputs, shown, position);
-    this.#legend.show(this.#tails.origins, this.#tails.refused);
-    this.#rove.settle(this.#tails.newest);
-    setText(this.#note, count(seen, "request"));
-  }
-
-  #drawWhole({ tape }: RunView, outputs: Outputs, request: number, position: number): void {
-    this.#whole.draw(tape, outputs, request, position);
-    this.#legend.show(this.#whole.origins, this.#whole.refused, this.#whole.prompt);
-    this.#rove.settle(this.#whole.newest);
-    const out = outputs.upTo(request, position) - outputs.since(request, position);
-    const info = tape.requests[request];
-    const words = [info?.id ?? "", standingOf(tape, outputs, request, position).word, `${out} of at most ${count(info?.max_tokens ?? 0, "token")}`];
-    setText(this.#note, words.join(" · "));
+    const request = choice === "newest" ? newestRequest(tape, shown, position) : choice;
+    const view = request === "all" ? this.#tails : this.#whole;
+    for (const each of [this.#whole, this.#tails]) each.el.classList.toggle("wb-hidden", each !== view);
+    if (request === "all") this.#tails.draw(here, shown);
+    else this.#whole.draw(here, request);
+    this.#legend.show(view.counts);
+    this.#rove.settle(view.newest);
+    return request === "all" ? count(seen, "request") : noteOf(here, request);
   }
 
   #choose(choice: Choice): void {
     if (typeof choice !== "number") this.#unselected = choice;
     this.app.select(typeof choice === "number" ? choice : null);
-    this.app.redraw();
   }
 
-  #position(): number {
-    return Math.min(this.app.state.position, this.app.focus.tape.length - 1);
+  #here(): Here {
+    const { tape } = this.app.focus;
+    return { tape, outputs: outputsOf(tape), position: Math.min(this.app.state.position, tape.length - 1) };
   }
 
   #words(el: HTMLElement): string {
-    const { tape } = this.app.focus;
-    const token = this.#tokens.get(el);
-    return token === undefined ? "" : tellToken(tape, outputsOf(tape), token, this.#position());
-  }
-
-  #hover(event: MouseEvent): void {
-    const el = event.target as HTMLElement;
-    if (!this.#tokens.has(el)) return this.#hide();
-    this.#told = el;
-    this.app.tooltip.show(this.#words(el), event);
+    const token = tokenOf(el);
+    return token === undefined ? "" : tellToken(this.#here(), token);
   }
 
   #below(el: HTMLElement | null): void {
-    if (el === null) return this.#hide();
-    const box = el.getBoundingClientRect();
-    this.#told = el;
-    this.app.tooltip.show(this.#words(el), { clientX: box.left, clientY: box.bottom });
+    const box = el?.getBoundingClientRect();
+    this.#tell(el, box === undefined ? undefined : { clientX: box.left, clientY: box.bottom });
   }
 
-  #hide(): void {
-    if (this.#told !== null) this.app.tooltip.hide();
-    this.#told = null;
-  }
-
-  #click(event: MouseEvent): void {
-    const el = event.target as HTMLElement;
-    if (this.#tokens.has(el) && getSelection()?.isCollapsed !== false) this.#jump(el);
+  #tell(el: HTMLElement | null, place?: Pick<MouseEvent, "clientX" | "clientY">): void {
+    const words = el === null ? "" : this.#words(el);
+    if (words !== "" && place !== undefined) this.app.tooltip.show(words, place);
+    else if (this.#told !== null) this.app.tooltip.hide();
+    this.#told = words === "" ? null : el;
   }
 
   #jump(el: HTMLElement): void {
-    const token = this.#tokens.get(el);
+    const token = tokenOf(el);
     if (token === undefined) return;
-    const { tape } = this.app.focus;
-    const at = whereIs(tape, token, this.#position());
-    if (at < 0) this.app.select(token.request);
-    else this.app.select(token.request, at);
+    const at = whereIs(this.#here(), token);
+    this.app.select(token.request, at < 0 ? undefined : at);
   }
 }
 
 /** The position whose step brought a token; -1 if none has. */
-function whereIs(tape: RunView["tape"], token: Token, position: number): number {
-  const outputs = outputsOf(tape);
-  if (token.kind === "output") return tape.positionOfRow("tokens", outputs.rows(token.request)[token.place]!);
-  return token.kind === "draft" ? position : outputs.computedAt(token.request, token.place, position);
+function whereIs({ tape, outputs, position }: Here, { kind, request, place }: Token): number {
+  if (kind === "output") return tape.positionOfRow("tokens", outputs.rows(request)[place]!);
+  return kind === "draft" ? position : outputs.computedAt(request, place, position);
 }
 
-function withSelected(shown: readonly number[], selected: number | null): readonly number[] {
-  return selected === null || shown.includes(selected) ? shown : [...shown, selected].sort((a, b) => a - b);
+function noteOf({ tape, outputs, position }: Here, request: number): string {
+  const out = outputs.upTo(request, position) - outputs.since(request, position);
+  const info = tape.requests[request];
+  return `${info?.id ?? ""} · ${standingOf(tape, outputs, request, position).word} · ${out} of at most ${count(info?.max_tokens ?? 0, "token")}`;
+}
+
+/** Whether texts are known: a trace has those of all its tokens, or none. */
+function hasTexts({ tape }: RunView): boolean {
+  const [id] = tape.vocab.keys();
+  return id === undefined || hasText(tape, id);
 }

@@ -1,5 +1,6 @@
 /** `Chips`: which text is shown: all, the newest, or that of one request. */
 
+import { whole } from "../format.js";
 import { h, setText } from "../dom.js";
 import type { Tape } from "../tape.js";
 import { requestColour } from "../theme.js";
@@ -21,7 +22,7 @@ export class Chips {
     if (order !== this.#order || tape !== this.#tape) this.#make(tape, requests);
     this.#order = order;
     this.#tape = tape;
-    setText(this.#rest, seen > requests.length ? `${requests.length} of ${seen.toLocaleString("en-US")}` : "");
+    setText(this.#rest, seen > requests.length ? `${requests.length} of ${whole(seen)}` : "");
     for (const { choice, el } of this.#made) {
       el.setAttribute("aria-pressed", String(choice === chosen));
       if (typeof choice === "number") el.classList.toggle("wb-faint", faint(choice));

@@ -1,72 +1,70 @@
 /** `Prompt`: a request's prompt as spans, marked by how much of it is computed; a long one is folded in its middle. */
 
 import { button, h } from "../dom.js";
+import { count, whole } from "../format.js";
 import type { Tape } from "../tape.js";
-import { type Tokens, tokenSpan } from "./strip.js";
-import { faceOf } from "./token.js";
+import { fill, tokenOf, tokenSpan } from "./span.js";
 
 const WHOLE = 400; // tokens that are shown without a fold
 const HEAD = 150;
 const TAIL = 200;
 const MORE = 2000; // tokens that one press unfolds
 
-const MARKS = ["wb-later", "wb-cached", "wb-computed"] as const;
+const MARKS = [" wb-computed", " wb-cached", " wb-later"] as const;
 
 export class Prompt {
   readonly el = h("span");
-  /** Tokens of the whole prompt by mark: not computed yet, from the cache, computed. */
-  readonly counts: [later: number, cached: number, computed: number] = [0, 0, 0];
+  /** Tokens of the whole prompt: computed, found in the cache, not computed yet. */
+  counts: readonly [number, number, number] = [0, 0, 0];
   #ids: readonly number[] = [];
   #tape: Tape | undefined;
   #request = -1;
   #unfolded = 0; // tokens shown beyond the head
-  #spans: HTMLSpanElement[] = [];
-  #marks: number[] = []; // mark of each span
+  #spans: HTMLElement[] = [];
+  #marked = ""; // how much of it the marks tell
 
-  constructor(
-    private readonly tokens: Tokens,
-    private readonly redraw: () => void,
-  ) {}
+  constructor(private readonly redraw: () => void) {}
 
   show(tape: Tape, request: number, ids: readonly number[], cached: number, computed: number): void {
     if (tape !== this.#tape || request !== this.#request || ids !== this.#ids) {
+      this.#tape = tape;
+      this.#request = request;
+      this.#ids = ids;
       this.#unfolded = 0;
-      this.#build(tape, request, ids);
+      this.#build();
     }
     const spared = Math.min(cached, ids.length);
     const done = Math.max(spared, Math.min(computed, ids.length));
-    if (this.#marks.length > 0 && this.counts[1] === spared && this.counts[2] === done - spared) return;
-    this.counts.splice(0, 3, ids.length - done, spared, done - spared);
-    this.#spans.forEach((span, i) => {
-      const { place, id } = this.tokens.get(span)!;
-      const mark = place < spared ? 1 : place < done ? 2 : 0;
-      if (this.#marks[i] === mark) return;
-      this.#marks[i] = mark;
-      span.className = `${faceOf(tape, id).cls} ${MARKS[mark]}`;
-    });
+    if (this.#marked === `${spared} ${done}`) return;
+    this.#marked = `${spared} ${done}`;
+    this.counts = [done - spared, spared, ids.length - done];
+    for (const span of this.#spans) {
+      const token = tokenOf(span)!;
+      fill(span, tape, token, MARKS[token.place < spared ? 1 : token.place < done ? 0 : 2]!);
+    }
   }
 
-  #build(tape: Tape, request: number, ids: readonly number[]): void {
-    this.#tape = tape;
-    this.#request = request;
-    this.#ids = ids;
-    const folds = ids.length > WHOLE && HEAD + this.#unfolded < ids.length - TAIL;
-    const head = folds ? HEAD + this.#unfolded : ids.length;
-    const spans = (first: number, end: number): HTMLSpanElement[] =>
-      ids.slice(first, end).map((id, i) => tokenSpan(tape, this.tokens, { request, kind: "prompt", place: first + i, id }));
-    const [before, after] = [spans(0, head), folds ? spans(ids.length - TAIL, ids.length) : []];
+  #build(): void {
+    const { length } = this.#ids;
+    const head = length > WHOLE ? Math.min(HEAD + this.#unfolded, length - TAIL) : length;
+    const before = this.#made(0, head);
+    const after = this.#made(length > WHOLE ? length - TAIL : length, length);
+    const hidden = length - before.length - after.length;
     this.#spans = [...before, ...after];
-    this.#marks = [];
-    this.el.replaceChildren(...before, ...(folds ? [this.#fold(ids.length - TAIL - head)] : []), ...after);
+    this.#marked = "";
+    this.el.replaceChildren(...before, ...(hidden > 0 ? [this.#fold(hidden)] : []), ...after);
   }
 
-  #fold(hidden: number): HTMLButtonElement {
+  #made(first: number, end: number): HTMLElement[] {
+    return this.#ids.slice(first, end).map((id, i) => tokenSpan(this.#tape!, { request: this.#request, kind: "prompt", place: first + i, id }));
+  }
+
+  #fold(hidden: number): HTMLElement {
     const open = (): void => {
       this.#unfolded += MORE;
-      this.#build(this.#tape!, this.#request, this.#ids);
+      this.#build();
       this.redraw();
     };
-    const title = hidden > MORE ? `Show the next ${MORE.toLocaleString("en-US")} tokens of the prompt` : "Show the whole prompt";
-    return button(`… ${hidden.toLocaleString("en-US")} more tokens`, title, open, "wb-fold");
+    return button(`… ${count(hidden, "more token")}`, `Show ${whole(Math.min(hidden, MORE))} more tokens of the prompt`, open, "wb-fold");
   }
 }

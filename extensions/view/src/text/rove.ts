@@ -2,19 +2,25 @@
 
 const TOKEN = ".wb-tok";
 
+export interface Guide {
+  /** What a token is, in lines. */
+  tell(token: HTMLElement): string;
+  jump(token: HTMLElement): void;
+  /** Show what can be said of the token in focus; null when there is none. */
+  show(token: HTMLElement | null): void;
+}
+
 export class Rove {
   #stop: HTMLElement | null = null; // the token that Tab reaches
 
   constructor(
     private readonly root: HTMLElement,
-    private readonly tell: (token: HTMLElement) => string,
-    private readonly jump: (token: HTMLElement) => void,
-    private readonly show: (token: HTMLElement | null) => void,
+    private readonly guide: Guide,
     signal: AbortSignal,
   ) {
     root.addEventListener("keydown", (event) => this.#key(event), { signal });
     root.addEventListener("focusin", (event) => this.#focused(event.target as HTMLElement), { signal });
-    root.addEventListener("focusout", () => show(null), { signal });
+    root.addEventListener("focusout", () => guide.show(null), { signal });
   }
 
   /** After the tokens changed: the stop is the newest token, unless the reader stands on another. */
@@ -33,15 +39,15 @@ export class Rove {
   #focused(target: HTMLElement): void {
     if (!target.matches(TOKEN)) return;
     if (target !== this.#stop) this.#put(target);
-    target.setAttribute("aria-label", this.tell(target));
-    this.show(target);
+    target.setAttribute("aria-label", this.guide.tell(target).replaceAll("\n", " · "));
+    this.guide.show(target);
   }
 
   #key(event: KeyboardEvent): void {
     const from = event.target as HTMLElement;
     if (!from.matches(TOKEN) || event.altKey || event.ctrlKey || event.metaKey) return;
-    if (event.key === "Enter" || event.key === " ") this.jump(from);
-    else if (event.key === "Escape") this.show(null);
+    if (event.key === "Enter" || event.key === " ") this.guide.jump(from);
+    else if (event.key === "Escape") this.guide.show(null);
     else if (!this.#walk(from, event.key)) return;
     event.preventDefault();
     event.stopPropagation(); // these keys would else move the cursor of the whole view

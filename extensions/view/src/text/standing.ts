@@ -1,7 +1,7 @@
 /** How a request stands at a position, in a few words. */
 
 import { STATES, type Tape } from "../tape.js";
-import { count } from "../format.js";
+import { count, whole } from "../format.js";
 import type { Outputs } from "./output.js";
 
 const ENDINGS: Readonly<Record<string, string>> = { stop: "done", length: "done: at its limit", abort: "aborted" };
@@ -41,5 +41,5 @@ export function beforeOutput(tape: Tape, outputs: Outputs, request: number, posi
   if (standing.ended) return `${id} ended without output`;
   const computed = outputs.computed(request, position);
   if (computed === 0) return `${id} ${standing.waits ? "waits" : "stands by"}: nothing computed yet`;
-  return `${computed.toLocaleString("en-US")} of ${count(outputs.prompt(request, position).length, "token")} of its prompt computed`;
+  return `${whole(computed)} of ${count(outputs.prompt(request, position).length, "token")} of its prompt computed`;
 }

@@ -1,23 +1,10 @@
-/** `Strip`: a stretch of a request's output as spans.  A step forward appends, a step back takes away; nothing is built twice. */
+/** `Strip`: a stretch of a request's output as spans.  A step forward appends, a step back takes away, a jump writes over the spans there are. */
 
 import { h } from "../dom.js";
 import { ORIGINS, type Tape } from "../tape.js";
-import { type Token, faceOf } from "./token.js";
-
-/** Which token a span shows. */
-export type Tokens = WeakMap<Element, Token>;
+import { fill, tokenOf } from "./span.js";
 
 export const ORIGIN_CLASSES = ORIGINS.map((origin) => ` wb-${origin}`);
-
-/** A span that shows a token. */
-export function tokenSpan(tape: Tape, tokens: Tokens, token: Token, cls = ""): HTMLSpanElement {
-  const made = document.createElement("span");
-  const face = faceOf(tape, token.id);
-  made.className = face.cls + cls;
-  made.textContent = face.text;
-  tokens.set(made, token);
-  return made;
-}
 
 export class Strip {
   readonly el = h("span");
@@ -26,59 +13,65 @@ export class Strip {
   #tape: Tape | undefined;
   #request = -1;
   #cuts = 0;
+  #rows: Int32Array = new Int32Array(0);
   #first = 0; // places shown: [first, end)
   #end = 0;
   #fresh: Element[] = []; // spans marked as new
 
-  constructor(private readonly tokens: Tokens) {}
-
   /** Show the places [first, end) of `rows`, those from `fresh` on marked as new. */
   show(tape: Tape, request: number, rows: Int32Array, first: number, end: number, fresh: number): void {
-    const apart = end <= this.#first || first >= this.#end;
-    if (apart || this.#tape !== tape || this.#request !== request || this.#cuts !== tape.cuts.length) this.#clear(first);
+    const same = this.#tape === tape && this.#request === request && this.#cuts === tape.cuts.length;
     this.#tape = tape;
     this.#request = request;
     this.#cuts = tape.cuts.length;
-    for (; this.#end > end; this.#end--) this.#drop(rows[this.#end - 1]!, this.el.lastChild!);
-    for (; this.#first < first; this.#first++) this.#drop(rows[this.#first]!, this.el.firstChild!);
-    if (first < this.#first) this.el.prepend(this.#made(rows, first, this.#first));
-    if (end > this.#end) this.el.append(this.#made(rows, this.#end, end));
+    this.#rows = rows;
+    if (!same || end <= this.#first || first >= this.#end) this.#rewrite(first, end);
+    for (; this.#end > end; this.#end--) this.#drop(this.el.lastChild as Element);
+    for (; this.#first < first; this.#first++) this.#drop(this.el.firstChild as Element);
+    if (first < this.#first) this.el.prepend(...this.#made(first, this.#first));
+    if (end > this.#end) this.el.append(...this.#made(this.#end, end));
     this.#first = first;
     this.#end = end;
     this.#mark(end - Math.max(first, fresh));
   }
 
-  #made(rows: Int32Array, first: number, end: number): DocumentFragment {
-    const tape = this.#tape!;
-    const [ids, origins] = [tape.column("tokens.id"), tape.column("tokens.origin")];
-    const made = document.createDocumentFragment();
-    for (let place = first; place < end; place++) {
-      const row = rows[place]!;
-      const origin = origins[row]!;
-      this.origins[origin]! += 1;
-      made.append(tokenSpan(tape, this.tokens, { request: this.#request, kind: "output", place, id: ids[row]! }, ORIGIN_CLASSES[origin]));
-    }
-    return made;
+  #made(first: number, end: number): HTMLElement[] {
+    return Array.from({ length: Math.max(0, end - first) }, (_, i) => this.#fill(document.createElement("span"), first + i));
   }
 
-  #drop(row: number, span: ChildNode): void {
-    this.origins[this.#tape!.column("tokens.origin")[row]!]! -= 1;
+  #fill(span: HTMLElement, place: number): HTMLElement {
+    const tape = this.#tape!;
+    const row = this.#rows[place]!;
+    const origin = tape.column("tokens.origin")[row]!;
+    this.origins[origin]! += 1;
+    return fill(span, tape, { request: this.#request, kind: "output", place, id: tape.column("tokens.id")[row]!, origin }, ORIGIN_CLASSES[origin]!);
+  }
+
+  #drop(span: Element): void {
+    this.origins[tokenOf(span)!.origin!]! -= 1;
     span.remove();
   }
 
-  #clear(first: number): void {
-    this.el.replaceChildren();
+  /** Let the spans show places from `first` on, as many as there are. */
+  #rewrite(first: number, end: number): void {
     this.origins.fill(0);
     this.#fresh = [];
     this.#first = this.#end = first;
+    let span = this.el.firstElementChild;
+    for (; span !== null && this.#end < end; span = span.nextElementSibling) this.#fill(span as HTMLElement, this.#end++);
+    while (span !== null) {
+      const next = span.nextElementSibling;
+      span.remove();
+      span = next;
+    }
   }
 
   #mark(count: number): void {
-    const fresh: Element[] = [];
-    for (let span = this.el.lastElementChild; span !== null && fresh.length < count; span = span.previousElementSibling) fresh.push(span);
-    if (fresh.length === this.#fresh.length && fresh.every((span, i) => span === this.#fresh[i])) return;
     for (const span of this.#fresh) span.classList.remove("wb-new");
-    for (const span of fresh) span.classList.add("wb-new");
-    this.#fresh = fresh;
+    this.#fresh = [];
+    for (let span = this.el.lastElementChild; span !== null && this.#fresh.length < count; span = span.previousElementSibling) {
+      span.classList.add("wb-new");
+      this.#fresh.push(span);
+    }
   }
 }

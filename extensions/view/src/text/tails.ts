@@ -1,65 +1,45 @@
-/** `Tails`: the newest text of every request, a short block each. */
+/** `Tails`: the newest text of every request, a short block each; only those in sight are drawn. */
 
 import { h, setText } from "../dom.js";
 import { count } from "../format.js";
 import type { Tape } from "../tape.js";
 import { requestColour } from "../theme.js";
-import type { Outputs } from "./output.js";
-import { Refused } from "./refused.js";
-import { beforeOutput, standingOf } from "./standing.js";
-import { Strip, type Tokens } from "./strip.js";
+import { type Here, firstShown } from "./here.js";
+import { Said } from "./said.js";
+import { standingOf } from "./standing.js";
 import { oneLine } from "./token.js";
 
-const LEAST = 64; // tokens of a tail that are always there: three lines of a wide panel
-const STRIDE = 64; // it loses its beginning so many at a time, so that lines rarely move
+const ROW = 52; // CSS pixels from tail to tail, as text.css has it
+const ROWS = 8; // and how many are in sight, one more when the uppermost is cut
+const MOST = 80; // tokens of a tail; what is left after a stride fills two lines of a wide panel
+const STRIDE = 32;
 
 class Tail {
   readonly #name = h("button", { type: "button", class: "wb-name" });
   readonly #word = h("span", { class: "wb-dim" });
-  readonly #strip: Strip;
-  readonly #refused: Refused;
-  readonly #note = h("span", { class: "wb-dim" });
-  readonly el: HTMLElement;
+  readonly said = new Said();
+  readonly el = h("div", { class: "wb-tail" }, h("div", { class: "wb-tail-head" }, this.#name, this.#word), h("div", { class: "wb-tail-text" }, h("div", {}, this.said.el)));
 
   constructor(
-    readonly request: number,
-    tokens: Tokens,
+    private readonly request: number,
     select: (request: number) => void,
   ) {
-    this.#strip = new Strip(tokens);
-    this.#refused = new Refused(tokens);
     this.#name.style.setProperty("--wb-owner", requestColour(request));
     this.#name.addEventListener("click", () => select(request));
-    const text = h("div", { class: "wb-tail-text" }, h("div", {}, this.#strip.el, this.#refused.el, this.#note));
-    this.el = h("div", { class: "wb-tail" }, h("div", { class: "wb-tail-head" }, this.#name, this.#word), text);
   }
 
-  get origins(): Int32Array {
-    return this.#strip.origins;
-  }
-
-  get refused(): number {
-    return this.#refused.count;
-  }
-
-  get newest(): HTMLElement | null {
-    return this.#strip.el.lastElementChild as HTMLElement | null;
-  }
-
-  draw(tape: Tape, outputs: Outputs, position: number): void {
+  draw(here: Here): void {
+    const { tape, outputs, position } = here;
     const { request } = this;
     const [since, end] = [outputs.since(request, position), outputs.upTo(request, position)];
-    const first = since + Math.max(0, Math.floor((end - since - LEAST) / STRIDE) * STRIDE);
     const standing = standingOf(tape, outputs, request, position);
-    this.#strip.show(tape, request, outputs.rows(request), first, end, outputs.upTo(request, position - 1));
-    this.#refused.show(tape, request, position, !standing.ended && end > since);
-    setText(this.#note, end > since ? "" : beforeOutput(tape, outputs, request, position));
+    this.said.draw(here, request, standing, firstShown(since, end, MOST, STRIDE), end);
     setText(this.#word, end > since ? `${standing.word} · ${end - since}` : standing.word);
     this.el.classList.toggle("wb-faint", standing.waits);
-    if (this.#name.textContent === "") this.#title(tape, outputs, position);
+    if (this.#name.textContent === "") this.#title(here);
   }
 
-  #title(tape: Tape, outputs: Outputs, position: number): void {
+  #title({ tape, outputs, position }: Here): void {
     const prompt = outputs.prompt(this.request, position);
     const id = tape.requests[this.request]?.id ?? "";
     this.#name.textContent = id;
@@ -72,45 +52,44 @@ export class Tails {
   readonly #tails = new Map<number, Tail>();
   #tape: Tape | undefined;
   #order = "";
-  #shown: readonly number[] = [];
+  #inSight: readonly Tail[] = [];
+  #top = 0;
 
   constructor(
-    private readonly tokens: Tokens,
     private readonly select: (request: number) => void,
-  ) {}
+    redraw: () => void,
+  ) {
+    this.el.addEventListener("scroll", () => {
+      this.#top = this.el.scrollTop;
+      redraw();
+    });
+  }
 
-  /** Tokens shown of each origin, and refused drafts. */
-  get origins(): Int32Array {
-    const sum = new Int32Array(4);
-    for (const request of this.#shown) this.#tails.get(request)!.origins.forEach((n, origin) => (sum[origin]! += n));
+  /** What is in sight, by mark, in the order of `Legend`; prompts are not shown here. */
+  get counts(): readonly number[] {
+    const sum = [0, 0, 0, 0, 0, 0, 0, 0];
+    for (const { said } of this.#inSight) [0, 0, 0, ...said.origins, said.refused].forEach((n, mark) => (sum[mark]! += n));
     return sum;
   }
 
-  get refused(): number {
-    return this.#shown.reduce((sum, request) => sum + this.#tails.get(request)!.refused, 0);
-  }
-
-  /** The span of the newest token of the first request that has one. */
+  /** The span of the newest token of the first request in sight that has one. */
   get newest(): HTMLElement | null {
-    for (const request of this.#shown) {
-      const span = this.#tails.get(request)!.newest;
-      if (span !== null) return span;
-    }
-    return null;
+    return this.#inSight.find(({ said }) => said.newest !== null)?.said.newest ?? null;
   }
 
-  draw(tape: Tape, outputs: Outputs, requests: readonly number[], position: number): void {
-    if (tape !== this.#tape) this.#tails.clear();
+  draw(here: Here, requests: readonly number[]): void {
+    if (here.tape !== this.#tape) this.#tails.clear();
     const order = requests.join(" ");
-    if (order !== this.#order || tape !== this.#tape) this.#arrange(requests);
+    if (order !== this.#order || here.tape !== this.#tape) this.#arrange(requests);
     this.#order = order;
-    this.#tape = tape;
-    for (const request of requests) this.#tails.get(request)!.draw(tape, outputs, position);
+    this.#tape = here.tape;
+    const first = Math.max(0, Math.min(Math.floor(this.#top / ROW), requests.length - ROWS));
+    this.#inSight = requests.slice(first, first + ROWS).map((request) => this.#tails.get(request)!);
+    for (const tail of this.#inSight) tail.draw(here);
   }
 
   #arrange(requests: readonly number[]): void {
-    for (const request of requests) if (!this.#tails.has(request)) this.#tails.set(request, new Tail(request, this.tokens, this.select));
+    for (const request of requests) if (!this.#tails.has(request)) this.#tails.set(request, new Tail(request, this.select));
     this.el.replaceChildren(...requests.map((request) => this.#tails.get(request)!.el));
-    this.#shown = requests;
   }
 }

@@ -1,7 +1,7 @@
 /** What a token looks like, and what can be said of it. */
 
 import { ORIGINS, type Tape } from "../tape.js";
-import type { Outputs } from "./output.js";
+import type { Here } from "./here.js";
 
 /** A token on the screen: of a prompt, of what came out (`place` counts the rows of `Outputs`), or a draft that was refused in a step. */
 export interface Token {
@@ -9,6 +9,7 @@ export interface Token {
   readonly kind: "prompt" | "output" | "draft";
   readonly place: number;
   readonly id: number;
+  readonly origin?: number; // code in `ORIGINS`
 }
 
 export interface Face {
@@ -26,26 +27,36 @@ export function faceOf(tape: Tape, id: number): Face {
   if (known === undefined) faces.set(tape, (known = new Map()));
   const found = known.get(id);
   if (found !== undefined) return found;
-  const text = tape.vocab.get(id);
-  if (text === undefined) return { text: `${id} `, cls: "wb-tok wb-id" };
+  if (!hasText(tape, id)) return { text: `${nameless(id)} `, cls: "wb-tok wb-id" };
+  const text = tape.vocab.get(id)!;
   const mark = text === "" || SPECIAL.test(text) ? " wb-special" : BREAK.test(text) ? " wb-break" : "";
   const made = { text: text === "" ? "·" : text, cls: `wb-tok${mark}` };
   known.set(id, made);
   return made;
 }
 
+/** Whether the trace knows the text of a token; where it does not, a tape has ⟨id⟩ in its place. */
+export function hasText(tape: Tape, id: number): boolean {
+  const text = tape.vocab.get(id);
+  return text !== undefined && text !== `⟨${id}⟩`;
+}
+
+/** What stands for a token whose text is not known; for a draft, not even its id may be. */
+const nameless = (id: number): string => (id === UNKNOWN_DRAFT ? "?" : String(id));
+const UNKNOWN_DRAFT = 2 ** 32 - 1;
+
 /** Text of tokens on one line: line breaks as ↵, at most `limit` characters, of which the end is cut. */
 export function oneLine(tape: Tape, ids: Iterable<number>, limit: number): string {
   let text = "";
   for (const id of ids) {
-    text += tape.vocab.get(id) ?? `${id} `;
+    text += hasText(tape, id) ? tape.vocab.get(id)! : `${nameless(id)} `;
     if (text.length > 2 * limit) break;
   }
   const flat = text.replace(/\r?\n/g, "↵");
   return flat.length > limit ? `${flat.slice(0, limit - 1)}…` : flat;
 }
 
-const quoted = (tape: Tape, id: number): string => (tape.vocab.has(id) ? `“${oneLine(tape, [id], 40)}”` : `id ${id}`);
+const quoted = (tape: Tape, id: number): string => (hasText(tape, id) ? `“${oneLine(tape, [id], 40)}”` : `token ${nameless(id)}`);
 
 const ORIGIN_WORDS: Readonly<Record<(typeof ORIGINS)[number], string>> = {
   decoded: "decoded: the model chose it, one token in one step",
@@ -55,12 +66,13 @@ const ORIGIN_WORDS: Readonly<Record<(typeof ORIGINS)[number], string>> = {
 };
 
 /** Lines of a tooltip: which token, where it came from, how likely it was, and what else could have stood there. */
-export function tellToken(tape: Tape, outputs: Outputs, token: Token, position: number): string {
+export function tellToken(here: Here, token: Token): string {
+  const { tape, position } = here;
   if (token.kind === "draft") return `${quoted(tape, token.id)}\nrefused draft · id ${token.id} · step ${tape.firstStep + position}`;
-  return token.kind === "prompt" ? tellPrompt(tape, outputs, token, position) : tellOutput(tape, outputs, token, position);
+  return token.kind === "prompt" ? tellPrompt(here, token) : tellOutput(here, token);
 }
 
-function tellPrompt(tape: Tape, outputs: Outputs, { request, place, id }: Token, position: number): string {
+function tellPrompt({ tape, outputs, position }: Here, { request, place, id }: Token): string {
   const at = outputs.computedAt(request, place, position);
   const cached = place < outputs.promptCached(request, position);
   const step = tape.firstStep + at;
@@ -68,7 +80,7 @@ function tellPrompt(tape: Tape, outputs: Outputs, { request, place, id }: Token,
   return `${quoted(tape, id)}\ntoken ${place + 1} of the prompt · id ${id}\n${how}`;
 }
 
-function tellOutput(tape: Tape, outputs: Outputs, { request, place, id }: Token, position: number): string {
+function tellOutput({ tape, outputs, position }: Here, { request, place, id }: Token): string {
   const row = outputs.rows(request)[place]!;
   const step = tape.firstStep + tape.positionOfRow("tokens", row);
   const which = `token ${place - outputs.since(request, position) + 1} of the output · id ${id} · step ${step}`;
