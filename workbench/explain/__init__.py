@@ -6,7 +6,7 @@ request to request, looked up forwards in the trace, and set against the smalles
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 
 from workbench.counterfactual import Counterfactual, counterfactuals, counterfactuals_of_step, is_asked
@@ -25,7 +25,7 @@ from workbench.render.why import explanation_html, explanation_text, step_html, 
 from workbench.scheduler import Scheduler
 from workbench.trace import Trace
 
-__all__ = ["Explanation", "StepExplanation", "explain", "explain_step"]
+__all__ = ["Explanation", "StepExplanation", "explain", "explain_scene", "explain_step"]
 
 SchedulerAt = Callable[[int], Scheduler]
 
@@ -71,12 +71,16 @@ def explain(trace: Trace, request_id: str, step: int, *, scheduler_at: Scheduler
 
 def explain_step(trace: Trace, step: int, *, scheduler_at: SchedulerAt | None = None) -> StepExplanation:
     """Explain what happened to every unfinished request in one step; arguments and errors as in :func:`explain`."""
-    scene = Scene(trace, trace.at(step))
-    record, at = scene.record, _scheduler_at(trace, scheduler_at)
-    changes = counterfactuals_of_step(trace, step, scheduler_at=at) if at is not None else {}
+    scene, at = Scene(trace, trace.at(step)), _scheduler_at(trace, scheduler_at)
+    return explain_scene(scene, counterfactuals_of_step(trace, step, scheduler_at=at) if at is not None else None)
+
+
+def explain_scene(scene: Scene, changes: Mapping[str, tuple[Counterfactual, ...]] | None = None) -> StepExplanation:
+    """Explain a step from its scene, with the ``changes`` that would have helped, ``None`` if they were not looked for."""
+    record = scene.record
     order = dict.fromkeys((*record.running, *record.waiting, *scene.decisions))
-    told = [(scene.decisions[name], changes.get(name, ()) if at is not None else None) for name in order if name in scene.decisions]
-    return StepExplanation(step, _summary(record), tuple(commands_in_words(record)), tuple(_explain(scene, *each) for each in told))
+    told = [(scene.decisions[name], changes.get(name, ()) if changes is not None else None) for name in order if name in scene.decisions]
+    return StepExplanation(scene.step, _summary(record), tuple(commands_in_words(record)), tuple(_explain(scene, *each) for each in told))
 
 
 def _scheduler_at(trace: Trace, given: SchedulerAt | None) -> SchedulerAt | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from workbench.events import BlockEvent, Decision, Finished, Reason, Scheduled, StepRecord, Verdict
@@ -25,15 +25,15 @@ def afterwards(scene: Scene, decision: Decision) -> str | None:
         return _ended_here(here, decision)
     if decision.verdict is Verdict.SCHEDULED:
         return None
-    for record in scene.later:
-        row = row_of(record, name)
-        if row is not None:
-            return _ran(scene, decision, record, row)
-        end = _end_in(record, name)
-        if end is not None:
-            return _never(scene, record, end, decision)
-    last = scene.trace.records[-1].step
-    if name in (arrival.request_id for record in scene.later for arrival in record.arrived):
+    ran, end = scene.next_run(name), scene.next_end(name)
+    if ran is not None and (end is None or ran.step <= end.step):
+        row = row_of(ran, name)
+        assert row is not None
+        return _ran(scene, decision, ran, row)
+    if end is not None:
+        return _never(scene, end, decision)
+    last = scene.course.records[-1].step
+    if scene.next_arrival(name) is not None:
         return f"It arrived, but had not run when the trace ended with step {last}."
     return f"It had not run{_again(scene, name)} when the trace ended with step {last}."
 
@@ -57,7 +57,7 @@ def ending(end: Finished) -> str:
     return end.reason if end.stop_reason is None or end.reason == "abort" else f"{end.reason} at {end.stop_reason!r}"
 
 
-def _never(scene: Scene, record: StepRecord, end: Finished, decision: Decision) -> str:
+def _never(scene: Scene, record: StepRecord, decision: Decision) -> str:
     name = decision.request_id
     never = f"It never ran{_again(scene, name)}"
     if any(other.request_id == name and other.verdict is Verdict.REJECTED for other in record.decisions):
@@ -74,8 +74,8 @@ def _ran(scene: Scene, decision: Decision, record: StepRecord, row: Scheduled) -
     when = f"in the next step, {record.step}" if away == 1 else f"in step {record.step}, {away} steps later"
     verb, lead = "resumed" if name in record.resumed else "admitted", "It was"
     if decision.reason is Reason.NOT_ARRIVED:
-        arrived = next((other.step for other in scene.later if any(arrival.request_id == name for arrival in other.arrived)), record.step)
-        lead, when = f"It arrived in step {arrived} and was", "at once" if arrived == record.step else f"in step {record.step}"
+        arrived = scene.next_arrival(name) or record
+        lead, when = f"It arrived in step {arrived.step} and was", "at once" if arrived is record else f"in step {record.step}"
     found = _found_again(scene, record, row, name) if decision.verdict is Verdict.PREEMPTED else ""
     return f"{lead} {verb} {when}{_way(scene, decision, record)}{found}."
 
@@ -92,16 +92,16 @@ def _found_again(scene: Scene, record: StepRecord, row: Scheduled, name: str) ->
 
 def _way(scene: Scene, decision: Decision, record: StepRecord) -> str:
     """What freed the way between this step and the admission in ``record``."""
-    between = scene.later[: record.step - scene.step]
-    changed = [f"{what} before step {step}" for what, step in knob_changes(between)]
+    changed = list(_knob_changes(scene, record))
     if decision.reason in _NO_RELEASE:
         others = [name for name in record.admitted if name != decision.request_id]
         if decision.reason is Reason.BATCH_NOT_FULL and others:
             return f", together with {listed(others)}"
         return _budget_left(record, decision.request_id, decision)
-    released = list(_releases(scene, between, decision.request_id))
-    head = _head_left(decision, between)
-    parts = [*released[-_SHOWN:], *changed, *head]
+    released = list(_releases(scene, record, decision.request_id))
+    head = _head_left(scene, decision, record)
+    shown = [f"{_how(scene, where, other)} ({plural(count, 'block')})" for where, other, count in released[-_SHOWN:]]
+    parts = [*shown, *changed, *head]
     more = len(released) - _SHOWN
     return f", after {_and(parts)}" + (f" (and {more} had let go of blocks before)" if more > 0 else "") if parts else ""
 
@@ -114,52 +114,48 @@ def _budget_left(record: StepRecord, name: str, decision: Decision) -> str:
     return f", when {left} of the token budget of {record.tokens.limit} {'was' if left == 1 else 'were'} left for it"
 
 
-def _head_left(decision: Decision, between: Sequence[StepRecord]) -> list[str]:
+def _head_left(scene: Scene, decision: Decision, until: StepRecord) -> list[str]:
     """When the request in front of it was admitted."""
     if decision.reason is not Reason.HEAD_OF_LINE or decision.blocker is None:
         return []
-    for record in between:
-        if decision.blocker in record.admitted:
-            return [f"{decision.blocker} was admitted in step {record.step}"]
-        if _end_in(record, decision.blocker) is not None:
-            return [f"{decision.blocker} was aborted before step {record.step}"]
+    admitted, end = scene.next_admission(decision.blocker), scene.next_end(decision.blocker)
+    if admitted is not None and admitted.step <= until.step and (end is None or admitted.step <= end.step):
+        return [f"{decision.blocker} was admitted in step {admitted.step}"]
+    if end is not None and end.step <= until.step:
+        return [f"{decision.blocker} was aborted before step {end.step}"]
     return []
 
 
-def _releases(scene: Scene, between: Sequence[StepRecord], name: str) -> Iterator[str]:
-    """Who let go of blocks since this step was planned, until ``name`` was admitted in the last record of ``between``."""
-    ended: dict[str, str] = {end.request_id: end.reason for record in scene.earlier for end in record.finished}
-    for record in (scene.record, *between):
+def _releases(scene: Scene, until: StepRecord, name: str) -> Iterator[tuple[StepRecord, str, int]]:
+    """Who let go of blocks, and how many, since this step was planned, until ``name`` was admitted in ``until``."""
+    for record in scene.letting_go(until):
         events: Sequence[BlockEvent] = record.block_events
         if record is scene.record:
             events = events[len(planned_events(record)) :]
-        elif record is between[-1]:
+        elif record is until:
             events = events_before_admission(record, name)
-        ending_now = {end.request_id: end.reason for end in record.finished}
         freed = [event.request_id for event in events if event.kind == "freed" and event.request_id != name]
         for other, group in groupby(freed):
-            yield f"{_how(record, other, ending_now, ended)} ({plural(len(list(group)), 'block')})"
-        ended.update(ending_now)
+            yield record, other, len(list(group))
 
 
-def _how(record: StepRecord, other: str, ending_now: Mapping[str, str], ended: Mapping[str, str]) -> str:
-    if ending_now.get(other) == "abort":
-        return f"{other} was aborted before step {record.step}"
-    if other in ending_now:
-        return f"{other} finished in step {record.step}"
-    if other in ended:
+def _how(scene: Scene, record: StepRecord, other: str) -> str:
+    end = _end_in(record, other)
+    if end is not None:
+        return f"{other} was aborted before step {record.step}" if end.reason == "abort" else f"{other} finished in step {record.step}"
+    if scene.ended_before(other, record):
         return f"{other} left with its batch in step {record.step}"
     if other in record.preempted:
         return f"{other} was preempted in step {record.step}"
     return f"{other} had to start again before step {record.step}"
 
 
-def knob_changes(records: Sequence[StepRecord]) -> Iterator[tuple[str, int]]:
-    """Changes of settings, in words, each with the step that came next."""
-    for record in records:
-        for command in record.commands:
-            if command.kind == "knobs":
-                yield from ((what, record.step) for what in knobs_in_words(command))
+def _knob_changes(scene: Scene, until: StepRecord) -> Iterator[str]:
+    """Changes of settings after this step, until ``until``."""
+    first = scene.position - scene.step
+    for position, command in scene.course.changes(scene.position + 1, first + until.step + 1):
+        if command.kind == "knobs":
+            yield from (f"{what} before step {position - first}" for what in knobs_in_words(command))
 
 
 def _and(parts: Sequence[str]) -> str:

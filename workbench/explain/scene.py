@@ -2,68 +2,54 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 
 from workbench.config import EngineConfig
 from workbench.events import Decision, Scheduled, StepRecord
-from workbench.prefix_story.past import config_at, gives_another_prompt, planned_events, request_at
+from workbench.explain.course import Course, taken_by
+from workbench.prefix_story.past import planned_events
 from workbench.request import Request
 from workbench.trace import Trace
 
-TAKES = ("allocated", "hit", "shared")
-
 
 class Scene:
-    """A step, its settings, and what was there before it."""
+    """A step, its settings, and what was there before it; scenes of one trace may share its ``course``."""
 
-    def __init__(self, trace: Trace, record: StepRecord) -> None:
+    def __init__(self, trace: Trace, record: StepRecord, course: Course | None = None) -> None:
         self.trace = trace
         self.record = record
         self.step = record.step
+        self.course = Course(trace) if course is None else course
+        self.position = record.step - self.course.records[0].step
         self.decisions = {decision.request_id: decision for decision in record.decisions}
         self.rows = {row.request_id: row for row in record.scheduled}
 
     @cached_property
     def config(self) -> EngineConfig:
         """The settings with which the step was planned."""
-        return config_at(self.trace, self.step)
+        return self.course.config(self.position)
 
     @cached_property
-    def later(self) -> Sequence[StepRecord]:
-        """The records after this one."""
-        return self.trace.records[self.step - self.trace.first_step + 1 :]
-
-    @cached_property
-    def earlier(self) -> Sequence[StepRecord]:
-        """The records before this one."""
-        return self.trace.records[: self.step - self.trace.first_step]
-
-    @cached_property
-    def blocks(self) -> Counter[str]:
-        """Blocks that each request held when the step was planned."""
+    def _planned(self) -> Counter[str]:
+        """By how much planning changed the blocks that each request holds."""
         held: Counter[str] = Counter()
-        for record in self.earlier:
-            for event in record.block_events:
-                if event.kind in TAKES:
-                    held[event.request_id] += 1
-                elif event.kind == "freed":
-                    held[event.request_id] -= 1
         for event in planned_events(self.record):
-            held[event.request_id] += (event.kind in TAKES) - (event.kind == "freed")
+            held[event.request_id] += taken_by(event)
         return held
 
     def holds(self, request_id: str) -> int | None:
-        """Blocks that a request held, ``None`` where the trace begins too late to tell."""
-        first = self.trace.records[0]
-        if self.trace.first_step and request_id in (*first.running, *first.held) and request_id not in first.admitted:
+        """Blocks that a request held when the step was planned, ``None`` where the trace begins too late to tell."""
+        first = self.course.records[0]
+        if first.step and request_id in (*first.running, *first.held) and request_id not in first.admitted:
             return None
-        return self.blocks[request_id]
+        return (self.course.held[request_id].before(self.position) or 0) + self._planned[request_id]
 
     def request(self, request_id: str) -> Request:
         """A request as it was in this step."""
-        return request_at(self.trace, request_id, self.step)
+        return self.course.request(request_id, self.position)
 
     def num_tokens(self, request_id: str) -> int:
         """Prompt and output tokens of a request known before the step."""
@@ -75,22 +61,11 @@ class Scene:
 
     def output_before(self, request_id: str) -> int:
         """Output tokens of a request known before the step; another prompt drops those from before."""
-        output = 0
-        for record in (*self.earlier, self.record):
-            if any(command.request_id == request_id and gives_another_prompt(command) for command in record.commands):
-                output = 0
-            if record is not self.record:
-                output += sum(len(sampled.token_ids) for sampled in record.sampled if sampled.request_id == request_id)
-        return output
+        return self.course.outputs[request_id].before(2 * self.position + 1) or 0
 
     def computed(self, request_id: str) -> int:
         """Tokens of a running request whose keys and values were there before the step."""
-        for record in reversed(self.earlier):
-            row = row_of(record, request_id)
-            if row is not None:
-                rejected = sum(spec.proposed - spec.accepted for spec in record.spec if spec.request_id == request_id)
-                return row.end - rejected
-        return 0
+        return self.course.rows[request_id].before(self.position) or 0
 
     def waits(self, request_id: str) -> bool:
         """Whether a request was in the waiting queue, not in the batch."""
@@ -98,7 +73,11 @@ class Scene:
 
     def ran_before(self, request_id: str) -> bool:
         """Whether a request had run in an earlier step."""
-        return any(row_of(record, request_id) is not None for record in self.earlier)
+        return self.course.rows[request_id].before(self.position) is not None
+
+    def ended_before(self, request_id: str, record: StepRecord) -> bool:
+        """Whether a request had ended in a step before that of ``record``."""
+        return self.course.ends[request_id].before(record.step - self.step + self.position) is not None
 
     def place(self, decision: Decision) -> int:
         """Place in the waiting queue, from 1."""
@@ -108,6 +87,33 @@ class Scene:
     def pool(self) -> int:
         """Blocks of the pool."""
         return self.record.kv.total
+
+    # -- what came later -------------------------------------------------------------------------------------------
+
+    def next_run(self, request_id: str) -> StepRecord | None:
+        """The next step that ran a request."""
+        return self._later(self.course.rows[request_id].next(self.position))
+
+    def next_end(self, request_id: str) -> StepRecord | None:
+        """The later step that ended a request."""
+        return self._later(self.course.ends[request_id].next(self.position))
+
+    def next_arrival(self, request_id: str) -> StepRecord | None:
+        """The later step in which a request arrived."""
+        return self._later(self.course.arrivals[request_id].next(self.position))
+
+    def next_admission(self, request_id: str) -> StepRecord | None:
+        """The next step that let a request into the batch."""
+        return self._later(self.course.admissions[request_id].next(self.position))
+
+    def _later(self, position: int | None) -> StepRecord | None:
+        return None if position is None else self.course.records[position]
+
+    def letting_go(self, until: StepRecord) -> Sequence[StepRecord]:
+        """The steps from this one to that of ``until`` in which blocks were freed."""
+        records, found = self.course.records, self.course.letting_go
+        low = bisect_left(found, self.position)
+        return [records[position] for position in found[low : bisect_right(found, self.position + until.step - self.step)]]
 
 
 def row_of(record: StepRecord, request_id: str) -> Scheduled | None:
