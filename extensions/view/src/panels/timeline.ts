@@ -158,7 +158,8 @@ class Timeline implements Panel, Hands {
     const { state, focus } = this.app;
     const span = state.last - state.first;
     const whole = same(state, this.#shown) ? this.#whole : span <= 0 || span >= this.#length;
-    const room = this.#fitted ? Infinity : Math.floor(width / CROWDED);
+    const grows = focus.live && (focus.status.state === "running" || focus.status.state === "paused");
+    const room = grows && !this.#fitted ? Math.floor(width / CROWDED) : Infinity;
     const moved = this.#cursor !== state.position;
     this.#cursor = state.position;
     const { follow, position: cursor } = state;

@@ -5,9 +5,8 @@ import { type Box, DETAILED, type Pen } from "./scale.js";
 import { CACHED, DECODE, FIELDS, FORWARD, LIMIT, PLAN, PREFILL, SAMPLE, TIME, TOKENS, type Totals, VERIFY } from "./totals.js";
 
 const LEAST = 1.5; // CSS pixels of tokens that are there at all
-const ROOM = 9; // CSS pixels above the scale's top: for tokens that were spared, and for marks
-
-type Coat = readonly [field: number, colour: string | CanvasPattern, alpha: number];
+/** CSS pixels above the scale's top: for tokens that were spared, and for marks. */
+export const ROOM = 9;
 
 /** The value at the top of the scale: the budget, unless the steps stay so far below it that they could not be told apart. */
 export function tokenTop(totals: Totals): number {
@@ -21,133 +20,133 @@ export function timeTop(totals: Totals, usualMs: number): number {
   return slowest > 2.5 * usualMs && usualMs > 0 ? 1.3 * usualMs : slowest;
 }
 
+/** Tokens by kind; those that the prefix cache spared on top, and the budget as a line. */
 export function drawTokens(pen: Pen, totals: Totals, box: Box): void {
-  const top = tokenTop(totals);
-  const scale = { top: box.top + ROOM, bottom: box.bottom };
-  const heights = stack(pen, totals, scale, top, TOKENS, [
-    [DECODE, COLOURS.decode, 1],
-    [VERIFY, COLOURS.verify, 1],
-    [PREFILL, COLOURS.prefill, 1],
-  ]);
-  drawSpared(pen, totals, box, (scale.bottom - scale.top) / top, heights);
-  drawLimit(pen, totals, scale, top);
+  const bars = new Bars(pen, totals, box, tokenTop(totals), LEAST);
+  bars.peaks(TOKENS);
+  bars.stack(DECODE, COLOURS.decode);
+  bars.stack(VERIFY, COLOURS.verify);
+  bars.stack(PREFILL, COLOURS.prefill);
+  bars.spared();
+  bars.limit();
 }
 
+/** Milliseconds by phase; a bar that goes on above the scale's top has an arrowhead. */
 export function drawTimes(pen: Pen, totals: Totals, box: Box, usualMs: number): void {
-  const top = timeTop(totals, usualMs);
-  const scale = { top: box.top + ROOM, bottom: box.bottom };
-  const { theme } = pen;
-  stack(pen, totals, scale, top, TIME, [
-    [PLAN, COLOURS.plan, 1],
-    [FORWARD, theme.dim, 0.32],
-    [SAMPLE, theme.dim, 1],
-  ]);
-  markCut(pen, totals, box, top);
+  const bars = new Bars(pen, totals, box, timeTop(totals, usualMs), 0);
+  bars.peaks(TIME);
+  bars.stack(PLAN, COLOURS.plan);
+  bars.stack(FORWARD, pen.theme.dim, 0.32);
+  bars.stack(SAMPLE, pen.theme.dim);
+  bars.arrows();
 }
 
-/** Stacked bars, a mean per column, over a pale one for the highest step that shares the column; how high each became. */
-function stack(pen: Pen, totals: Totals, box: Box, top: number, peak: number, coats: readonly Coat[]): Float32Array {
-  const { context, scale } = pen;
-  const values = totals.level(scale.level);
-  const unit = (box.bottom - box.top) / top;
-  const [from, to] = scale.columns(totals.length);
-  const heights = new Float32Array(to - from);
-  if (scale.level > 0) paint(pen, totals, box, new Float32Array(to - from), [peak, pen.theme.dim, 0.25], (column) => values[column * FIELDS + peak]! * unit);
-  const one = (field: number) => (column: number): number => (values[column * FIELDS + field]! * unit) / steps(pen, column, totals.length);
-  for (const coat of coats) paint(pen, totals, box, heights, coat, one(coat[0]), peak === TOKENS ? LEAST : 0);
-  context.globalAlpha = 1;
-  return heights;
-}
+/** Stacked bars of one strip: means per column, where several steps share one. */
+class Bars {
+  readonly #values: Float32Array;
+  readonly #heights: Float32Array; // of what is stacked so far, by column
+  readonly #from: number;
+  readonly #unit: number; // CSS pixels
 
-function paint(pen: Pen, totals: Totals, box: Box, heights: Float32Array, [, colour, alpha]: Coat, heightOf: (column: number) => number, least = 0): void {
-  const { context, scale } = pen;
-  const size = 2 ** scale.level;
-  const [from, to] = scale.columns(totals.length);
-  context.fillStyle = colour;
-  context.globalAlpha = alpha;
-  for (let column = from, left = scale.edge(from * size); column < to; column++) {
-    const right = scale.edge(Math.min(totals.length, (column + 1) * size));
-    const height = heightOf(column);
-    if (height > 0) {
-      const base = heights[column - from]!;
-      const shown = Math.min(Math.max(least, height), box.bottom - box.top - base);
-      context.fillRect(left, box.bottom - base - shown, right - left - scale.gap, shown);
-      heights[column - from] = base + shown;
-    }
-    left = right;
+  constructor(
+    private readonly pen: Pen,
+    private readonly totals: Totals,
+    private readonly box: Box,
+    private readonly top: number,
+    private readonly least: number,
+  ) {
+    const [from, to] = pen.scale.columns(totals.length);
+    this.#values = totals.level(pen.scale.level);
+    this.#heights = new Float32Array(to - from);
+    this.#from = from;
+    this.#unit = (box.bottom - box.top - ROOM) / top;
   }
-}
 
-const steps = (pen: Pen, column: number, length: number): number => {
-  const size = 2 ** pen.scale.level;
-  return Math.min(size, length - column * size);
-};
+  /** The highest step of every column, pale, behind the means. */
+  peaks(field: number): void {
+    if (this.pen.scale.level === 0) return;
+    this.#paint(this.pen.theme.dim, 0.25, (column, _) => this.#values[column * FIELDS + field]!);
+    this.#heights.fill(0);
+  }
 
-/** Tokens that the prefix cache spared: outlined and hatched, on top of what was computed; open above where there is no room for all. */
-function drawSpared(pen: Pen, totals: Totals, box: Box, unit: number, heights: Float32Array): void {
-  const { context, scale } = pen;
-  const values = totals.level(scale.level);
-  const [from, to] = scale.columns(totals.length);
-  const size = 2 ** scale.level;
-  context.fillStyle = scale.step < DETAILED ? COLOURS.cache : pen.hatching.of(COLOURS.cache, scale.ratio);
-  context.strokeStyle = COLOURS.cache;
-  context.lineWidth = 1;
-  for (let column = from; column < to; column++) {
-    const spared = values[column * FIELDS + CACHED]! / steps(pen, column, totals.length);
-    if (spared === 0) continue;
-    const left = scale.edge(column * size);
-    const width = Math.max(1, scale.edge(Math.min(totals.length, (column + 1) * size)) - left - scale.gap);
-    const bottom = box.bottom - heights[column - from]!;
-    const height = Math.max(3, spared * unit);
-    const top = Math.max(box.top, bottom - height);
-    context.fillRect(left, top, width, bottom - top);
-    if (scale.step < DETAILED) continue;
+  stack(field: number, colour: string, alpha = 1): void {
+    this.#paint(colour, alpha, (column, steps) => this.#values[column * FIELDS + field]! / steps);
+  }
+
+  #paint(colour: string, alpha: number, valueOf: (column: number, steps: number) => number): void {
+    const { context, scale } = this.pen;
+    const { top, bottom } = this.box;
+    context.fillStyle = colour;
+    context.globalAlpha = alpha;
+    scale.each(this.totals.length, (column, left, width, steps) => {
+      const value = valueOf(column, steps);
+      if (value <= 0) return;
+      const base = this.#heights[column - this.#from]!;
+      const height = Math.min(Math.max(this.least, value * this.#unit), bottom - top - ROOM - base);
+      context.fillRect(left, bottom - base - height, width, height);
+      this.#heights[column - this.#from] = base + height;
+    });
+    context.globalAlpha = 1;
+  }
+
+  /** Tokens that the prefix cache spared: outlined and hatched; open above where there is no room for all. */
+  spared(): void {
+    const { context, scale, hatching } = this.pen;
+    const fine = scale.step < DETAILED;
+    context.fillStyle = fine ? COLOURS.cache : hatching.of(COLOURS.cache, scale.ratio);
+    context.strokeStyle = COLOURS.cache;
+    context.lineWidth = 1;
+    scale.each(this.totals.length, (column, left, width, steps) => {
+      const spared = this.#values[column * FIELDS + CACHED]! / steps;
+      if (spared === 0) return;
+      const bottom = this.box.bottom - this.#heights[column - this.#from]!;
+      const wanted = bottom - Math.max(3, spared * this.#unit);
+      const top = Math.max(this.box.top, wanted);
+      context.fillRect(left, top, width, bottom - top);
+      if (!fine) this.#outline(left + 0.5, top + 0.5, left + width - 0.5, bottom, wanted < top);
+    });
+  }
+
+  #outline(left: number, top: number, right: number, bottom: number, open: boolean): void {
+    const { context } = this.pen;
     context.beginPath();
-    context.moveTo(left + 0.5, bottom);
-    context.lineTo(left + 0.5, top + 0.5);
-    context[bottom - height < box.top ? "moveTo" : "lineTo"](left + width - 0.5, top + 0.5);
-    context.lineTo(left + width - 0.5, bottom);
+    context.moveTo(left, bottom);
+    context.lineTo(left, top);
+    context[open ? "moveTo" : "lineTo"](right, top);
+    context.lineTo(right, bottom);
     context.stroke();
   }
-}
 
-/** The token budget, which may change from step to step. */
-function drawLimit(pen: Pen, totals: Totals, box: Box, top: number): void {
-  const { context, scale } = pen;
-  const values = totals.level(scale.level);
-  const size = 2 ** scale.level;
-  const [from, to] = scale.columns(totals.length);
-  const level = (column: number): number => {
-    const y = box.bottom - (values[column * FIELDS + LIMIT]! / top) * (box.bottom - box.top);
-    return Math.round(Math.max(y, box.top)) - 0.5;
-  };
-  context.beginPath();
-  context.moveTo(scale.left, level(from));
-  for (let column = from; column < to; column++) {
-    context.lineTo(scale.edge(column * size), level(column));
-    context.lineTo(column === to - 1 ? scale.right : scale.edge((column + 1) * size), level(column));
+  /** The token budget, which may change from step to step; at the strip's edge when it lies beyond the scale. */
+  limit(): void {
+    const { context, scale, theme } = this.pen;
+    context.beginPath();
+    scale.each(this.totals.length, (column, left, width) => {
+      const limit = this.#values[column * FIELDS + LIMIT]!;
+      const y = limit > this.top ? this.box.top : this.box.bottom - limit * this.#unit;
+      context.lineTo(left, Math.round(y) + 0.5);
+      context.lineTo(left + width + scale.gap, Math.round(y) + 0.5);
+    });
+    context.setLineDash([4, 3]);
+    context.strokeStyle = theme.ink;
+    context.lineWidth = 1;
+    context.stroke();
+    context.setLineDash([]);
   }
-  context.setLineDash([4, 3]);
-  context.strokeStyle = pen.theme.ink;
-  context.lineWidth = 1;
-  context.stroke();
-  context.setLineDash([]);
-}
 
-/** An arrowhead over every bar that goes on above the scale's top. */
-function markCut(pen: Pen, totals: Totals, box: Box, top: number): void {
-  const { context, scale } = pen;
-  const values = totals.level(scale.level);
-  const size = 2 ** scale.level;
-  const [from, to] = scale.columns(totals.length);
-  context.fillStyle = pen.theme.ink;
-  context.beginPath();
-  for (let column = from; column < to; column++) {
-    if (values[column * FIELDS + TIME]! <= top * 1.001) continue;
-    const x = (scale.edge(column * size) + scale.edge(Math.min(totals.length, (column + 1) * size)) - scale.gap) / 2;
-    context.moveTo(x - 3.5, box.top + 7);
-    context.lineTo(x + 3.5, box.top + 7);
-    context.lineTo(x, box.top + 1.5);
+  /** An arrowhead over every bar that goes on above the scale's top. */
+  arrows(): void {
+    const { context, scale, theme } = this.pen;
+    const y = this.box.top + 1.5;
+    context.fillStyle = theme.ink;
+    context.beginPath();
+    scale.each(this.totals.length, (column, left, width) => {
+      if (this.#values[column * FIELDS + TIME]! <= this.top * 1.001) return;
+      const x = left + width / 2;
+      context.moveTo(x - 3.5, y + 5.5);
+      context.lineTo(x + 3.5, y + 5.5);
+      context.lineTo(x, y);
+    });
+    context.fill();
   }
-  context.fill();
 }

@@ -4,7 +4,7 @@ import type { Tape } from "../tape.js";
 import { COLOURS } from "../theme.js";
 import { FILLS, RANKED } from "./looks.js";
 import { type Row, rankAt } from "./rows.js";
-import { DETAILED, type Pen } from "./scale.js";
+import { DETAILED, type Pen, write } from "./scale.js";
 
 export class CellPainter {
   readonly #hatch: CanvasPattern;
@@ -105,7 +105,7 @@ export class CellPainter {
 
   /** A prefill's share from the cache, at its left, and its count of tokens if there is room. */
   #prompt(lane: number, left: number, width: number, y: number, height: number): void {
-    const { context, theme } = this.pen;
+    const { context } = this.pen;
     const number = (name: string): number => this.tape.column(`lanes.${name}`)[lane]!;
     const cached = number("cached");
     const tokens = number("end") - number("start");
@@ -117,12 +117,8 @@ export class CellPainter {
       context.fill();
     }
     if (height < 11 || width - share < 15) return;
-    context.font = `9px ${theme.font}`;
     const text = String(tokens);
-    if (context.measureText(text).width > width - share - 2) return;
-    context.fillStyle = "#ffffff";
-    context.textAlign = "center";
-    context.fillText(text, left + share + (width - share) / 2, y + height / 2 + 0.5);
+    if (text.length * 6 < width - share) write(this.pen, text, left + (share + width) / 2, y + height / 2 + 0.5, "#ffffff", "center", "9px");
   }
 
   /** A notch for every draft at the cell's foot: white if it was accepted, faint if not. */

@@ -4,12 +4,12 @@ import type { App, RunView } from "../app.js";
 import { Canvas } from "../canvas.js";
 import { h, setText } from "../dom.js";
 import { number } from "../format.js";
-import { drawTimes, drawTokens, timeTop, tokenTop } from "./bars.js";
+import { drawTimes, drawTokens, ROOM, timeTop, tokenTop } from "./bars.js";
 import { Digest } from "./digest.js";
 import { Arrangement, type RowKind, drawRows } from "./lanes.js";
 import { Hatching } from "./looks.js";
 import { commandsOf, drawAxis, drawCursor, drawFailure, drawFlags, drawLine } from "./marks.js";
-import type { Box, Pen, Scale } from "./scale.js";
+import { type Box, type Pen, type Scale, write } from "./scale.js";
 import { LIMIT, TIME } from "./totals.js";
 import { summary } from "./words.js";
 
@@ -112,7 +112,6 @@ export class Chart {
     const at = Math.min(app.state.position, this.run.tape.length - 1);
     const box = { top: this.#boxes.tokens.top, bottom: this.#boxes.axis.top };
     const pen = this.#pen(app, context);
-    context.textBaseline = "middle";
     drawAxis(pen, box.bottom, this.run.meta.first_step, this.extent, at);
     if (at >= 0) drawCursor(pen, at, box, this.run.meta.first_step + at);
     this.canvas.describe(summary(this.run, at));
@@ -189,13 +188,12 @@ export class Chart {
   #strips(pen: Pen, selected: number): void {
     const { head, tokens, rows, times, flags, axis } = this.#boxes;
     const { totals } = this.digest;
-    pen.context.textBaseline = "middle";
     const bars = { top: tokens.top, bottom: tokens.bottom - 9 };
     const waits = { top: times.top, bottom: times.bottom - 2 };
     drawTokens(pen, totals, bars);
-    const top = tokenTop(totals);
-    const limit = totals.whole()[LIMIT] ?? 0;
-    this.#label(pen, limit > top ? `${number(limit)} ↑` : number(top), bars.top + 9);
+    const [top, limit] = [tokenTop(totals), totals.whole()[LIMIT] ?? 0];
+    if (limit > top) this.#label(pen, `${number(limit)}↑`, bars.top + 2);
+    this.#label(pen, number(top), bars.top + (limit > top ? ROOM + 5 : ROOM));
     this.#label(pen, "tok", bars.bottom - 5);
     drawRows(pen, this.plan, rows, { selected, scroll: this.#offset });
     if (times.bottom > times.top) {
@@ -226,10 +224,7 @@ export class Chart {
     if (status.error !== undefined) drawFailure(pen, this.failedAt, box, `${status.error.type}: ${status.error.message}`);
   }
 
-  #label({ context, scale, theme }: Pen, text: string, y: number): void {
-    context.font = `10px ${theme.font}`;
-    context.fillStyle = theme.dim;
-    context.textAlign = "right";
-    context.fillText(text, scale.left - 6, y);
+  #label(pen: Pen, text: string, y: number): void {
+    write(pen, text, pen.scale.left - 6, y, pen.theme.dim, "right");
   }
 }

@@ -61,7 +61,7 @@ export function listen(chart: Chart, hands: Hands, signal: AbortSignal): void {
     const pixels = event.deltaMode === WheelEvent.DOM_DELTA_LINE ? 16 : 1;
     const [dx, dy] = [event.deltaX * pixels, event.deltaY * pixels];
     const [x, y] = canvas.place(event);
-    if (event.ctrlKey || event.metaKey) hands.zoom(Math.exp(Math.max(-80, Math.min(80, dy)) / 160), chart.scale.position(x));
+    if (event.ctrlKey || event.metaKey) hands.zoom(Math.exp(Math.max(-50, Math.min(50, dy)) / 100), chart.scale.position(x));
     else if (event.shiftKey || Math.abs(dx) > Math.abs(dy)) hands.pan((dx || dy) / chart.scale.step);
     else if (chart.hit(x, y).strip === "names" && chart.scroll(dy)) hands.redraw();
     else return;

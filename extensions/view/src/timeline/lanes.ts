@@ -7,7 +7,7 @@ import { CellPainter, drawEnd } from "./cells.js";
 import type { Digest } from "./digest.js";
 import { RANKED } from "./looks.js";
 import { type Row, type Rows, rankAt } from "./rows.js";
-import type { Box, Pen } from "./scale.js";
+import { type Box, fitted, type Pen, write } from "./scale.js";
 import { Slots, staysBefore } from "./slots.js";
 
 export type RowKind = "requests" | "slots";
@@ -97,16 +97,10 @@ function drawChosen({ context, scale, theme }: Pen, y: number, plan: Arrangement
   context.globalAlpha = 1;
 }
 
-function drawName({ context, scale, theme }: Pen, plan: Arrangement, place: number, y: number, chosen: boolean): void {
-  const size = plan.rowHeight >= 12 ? 11 : 9;
-  context.font = `${chosen ? "bold " : ""}${size}px ${theme.font}`;
-  context.fillStyle = theme.ink;
-  context.textAlign = "right";
-  const name = plan.name(place);
-  const room = scale.left - 14;
-  let shown = name;
-  while (shown.length > 1 && context.measureText(shown).width > room) shown = `${shown.slice(0, -2)}…`;
-  context.fillText(shown, scale.left - 8, y + 0.5);
+function drawName(pen: Pen, plan: Arrangement, place: number, y: number, chosen: boolean): void {
+  const { context, scale, theme } = pen;
+  const size = `${chosen ? "bold " : ""}${plan.rowHeight >= 12 ? 11 : 9}px`;
+  write(pen, fitted(pen, plan.name(place), scale.left - 14, size), scale.left - 8, y + 0.5, theme.ink, "right", size);
   if (!chosen) return;
   context.fillStyle = requestColour(plan.indices[place]!);
   context.fillRect(scale.left - 5, y - plan.cellHeight / 2, 3, plan.cellHeight);

@@ -4,7 +4,7 @@ import type { RunView } from "../app.js";
 import { whole } from "../format.js";
 import { COLOURS } from "../theme.js";
 import type { TapeEvent } from "../wire.js";
-import type { Box, Pen } from "./scale.js";
+import { type Box, fitted, type Pen, write } from "./scale.js";
 
 export type Command = Extract<TapeEvent, { kind: "command" }>;
 
@@ -12,17 +12,14 @@ export type Command = Extract<TapeEvent, { kind: "command" }>;
 export function drawAxis(pen: Pen, y: number, firstStep: number, length: number, at: number): void {
   const { context, scale, theme } = pen;
   const interval = scale.interval(46);
-  context.font = `10px ${theme.font}`;
-  context.textAlign = "center";
-  context.fillStyle = theme.dim;
   const last = Math.min(length, scale.last);
   const from = Math.ceil((Math.max(0, scale.first) + firstStep) / interval) * interval;
   for (let step = from; step < last + firstStep; step += interval) {
     const x = scale.x(step - firstStep + 0.5);
     if (x > scale.right) break;
-    context.fillRect(Math.round(x), y, 1, 3);
     const text = whole(step);
-    if (Math.abs(x - scale.x(at + 0.5)) > context.measureText(text).width + 8) context.fillText(text, x, y + 9);
+    if (Math.abs(x - scale.x(at + 0.5)) > text.length * 6 + 8) write(pen, text, x, y + 9, theme.dim, "center");
+    context.fillRect(Math.round(x), y, 1, 3);
   }
 }
 
@@ -50,10 +47,10 @@ export function drawFlags(pen: Pen, run: RunView, y: number): void {
 
 /** A line before a position through all strips, and its name above them, which begins or ends at the line. */
 export function drawLine(pen: Pen, position: number, box: Box, name: string, colour: string, align: "left" | "right" = "left"): void {
-  const { context, scale, theme } = pen;
+  const { context, scale } = pen;
   if (position < scale.first || position > scale.last) return;
   const x = Math.round(scale.x(position)) - 0.5;
-  context.strokeStyle = context.fillStyle = colour;
+  context.strokeStyle = colour;
   context.lineWidth = 1;
   context.setLineDash([2, 2]);
   context.beginPath();
@@ -61,11 +58,10 @@ export function drawLine(pen: Pen, position: number, box: Box, name: string, col
   context.lineTo(x, box.bottom);
   context.stroke();
   context.setLineDash([]);
-  context.font = `10px ${theme.font}`;
-  const width = context.measureText(name).width;
+  const text = fitted(pen, name, 0.6 * (scale.right - scale.left));
+  const width = context.measureText(text).width;
   const left = align === "left" ? x - 3 : x + 3 - width;
-  context.textAlign = "left";
-  context.fillText(name, Math.max(2, Math.min(left, scale.right - width)), box.top + 6);
+  write(pen, text, Math.max(2, Math.min(left, scale.right - width)), box.top + 6, colour, "left");
 }
 
 /** The step that failed: a crossed column, and what went wrong. */
@@ -78,7 +74,7 @@ export function drawFailure(pen: Pen, position: number, box: Box, message: strin
   context.globalAlpha = 0.25;
   context.fillRect(left, box.top + 14, width, box.bottom - box.top - 14);
   context.globalAlpha = 1;
-  drawLine(pen, position, box, shorten(context, `✗ ${message}`, 0.6 * (scale.right - scale.left)), COLOURS.preempted);
+  drawLine(pen, position, box, `✗ ${message}`, COLOURS.preempted);
 }
 
 /** The column under the cursor, through all strips, and its step number. */
@@ -98,13 +94,5 @@ export function drawCursor(pen: Pen, position: number, box: Box, step: number): 
   context.beginPath();
   context.roundRect(middle - wide / 2, box.bottom + 2, wide, 14, 4);
   context.fill();
-  context.fillStyle = theme.background;
-  context.textAlign = "center";
-  context.fillText(text, middle, box.bottom + 9.5);
-}
-
-function shorten(context: CanvasRenderingContext2D, text: string, room: number): string {
-  let shown = text.replace(/\s+/g, " ").slice(0, 160);
-  while (shown.length > 4 && context.measureText(shown).width > room) shown = `${shown.slice(0, -4)}…`;
-  return shown;
+  write(pen, text, middle, box.bottom + 9.5, theme.background, "center", "bold 10px");
 }

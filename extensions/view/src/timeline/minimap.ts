@@ -50,16 +50,13 @@ export class Minimap {
     const { context } = this.canvas;
     const { totals } = chart.digest;
     const values = totals.level(this.#scale.level);
-    const size = 2 ** this.#scale.level;
     const most = Math.max(1, totals.whole()[TOKENS] ?? 1);
-    const [from, to] = this.#scale.columns(totals.length);
     context.fillStyle = app.theme.dim;
     context.globalAlpha = 0.5;
-    for (let column = from; column < to; column++) {
-      const left = this.#scale.edge(column * size);
+    this.#scale.each(totals.length, (column, left, width) => {
       const height = Math.max(1, (values[column * FIELDS + TOKENS]! / most) * (HEIGHT - 8));
-      context.fillRect(left, HEIGHT - 4 - height, this.#scale.edge((column + 1) * size) - left, height);
-    }
+      context.fillRect(left, HEIGHT - 4 - height, width, height);
+    });
     context.globalAlpha = 1;
   }
 

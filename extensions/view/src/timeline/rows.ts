@@ -5,6 +5,7 @@ import { RANKED } from "./looks.js";
 export interface Row {
   first: number; // position of the first step it is there
   end: number;
+  folded: number; // positions from here on are not in the levels above 0
   readonly levels: Uint8Array[]; // ranks per column of 2 ** level steps, from the column of `first` on; up to the level that is one column
 }
 
@@ -14,7 +15,7 @@ export class Rows {
   readonly counts = new Uint32Array(RANKED.length);
 
   put(index: number, position: number, rank: number): void {
-    const row = (this.rows[index] ??= { first: position, end: position, levels: [] });
+    const row = (this.rows[index] ??= { first: position, end: position, folded: position, levels: [] });
     const ranks = room(row, 0, position + 1 - row.first);
     ranks.fill(0, row.end - row.first, position - row.first);
     ranks[position - row.first] = rank;
@@ -22,20 +23,22 @@ export class Rows {
     this.counts[rank]! += 1;
   }
 
-  /** Fold again what lies from a position on. */
-  fold(from: number): void {
-    for (const row of this.rows) if (row !== undefined && row.end > from) foldRow(row, Math.max(from, row.first));
+  /** Bring the levels above 0 in step. */
+  fold(): void {
+    for (const row of this.rows) if (row !== undefined && row.end > row.folded) foldRow(row);
   }
 
-  /** Forget the steps from `length` on. */
-  cut(length: number): void {
+  /** Forget the steps from `length` on; returns it. */
+  cut(length: number): number {
     this.rows.forEach((row, index) => {
       if (row === undefined || row.end <= length) return;
       for (let position = Math.max(length, row.first); position < row.end; position++) this.counts[row.levels[0]![position - row.first]!]! -= 1;
       row.end = length;
+      row.folded = Math.min(row.folded, length - 1);
       if (row.first >= length) this.rows[index] = undefined;
-      else foldRow(row, length - 1);
+      else foldRow(row);
     });
+    return length;
   }
 }
 
@@ -46,7 +49,7 @@ export function rankAt(row: Row, level: number, column: number): number {
   return row.levels[at]![at === level ? column - (row.first >> level) : 0]!;
 }
 
-function foldRow(row: Row, from: number): void {
+function foldRow(row: Row): void {
   let level = 1;
   for (; row.first >> (level - 1) < (row.end - 1) >> (level - 1); level++) {
     const base = row.first >> level;
@@ -55,13 +58,14 @@ function foldRow(row: Row, from: number): void {
     const ranks = room(row, level, count);
     const below = row.levels[level - 1]!;
     const [start, end] = [row.first >> (level - 1), (row.end - 1) >> (level - 1)];
-    for (let column = fresh ? 0 : (from >> level) - base; column < count; column++) {
+    for (let column = fresh ? 0 : (row.folded >> level) - base; column < count; column++) {
       const left = 2 * (base + column);
       const one = left >= start ? below[left - start]! : 0;
       ranks[column] = Math.max(one, left < end ? below[left + 1 - start]! : 0);
     }
   }
   row.levels.length = level;
+  row.folded = row.end;
 }
 
 function room(row: Row, level: number, count: number): Uint8Array {

@@ -48,6 +48,18 @@ export class Scale {
     return [Math.min(to, Math.max(0, Math.floor(this.first / size))), to];
   }
 
+  /** Show every column in sight of `length` steps: its number, where it begins, how wide it is, and how many steps share it. */
+  each(length: number, see: (column: number, left: number, width: number, steps: number) => void): void {
+    const size = 2 ** this.level;
+    const [from, to] = this.columns(length);
+    for (let column = from, left = this.edge(from * size); column < to; column++) {
+      const end = Math.min(length, (column + 1) * size);
+      const right = this.edge(end);
+      see(column, left, Math.max(1 / this.ratio, right - left - this.gap), end - column * size);
+      left = right;
+    }
+  }
+
   /** First step and end of the column that a position is in, of `length` steps. */
   share(position: number, length: number): readonly [first: number, end: number] {
     const size = 2 ** this.level;
@@ -69,6 +81,23 @@ export interface Pen {
   readonly scale: Scale;
   readonly theme: Theme;
   readonly hatching: Hatching;
+}
+
+/** Write one line around a middle height; `size` as in a CSS font, without the family. */
+export function write({ context, theme }: Pen, text: string, x: number, y: number, colour: string, align: CanvasTextAlign, size = "10px"): void {
+  context.font = `${size} ${theme.font}`;
+  context.textBaseline = "middle";
+  context.textAlign = align;
+  context.fillStyle = colour;
+  context.fillText(text, x, y);
+}
+
+/** The text, cut to what fits. */
+export function fitted({ context, theme }: Pen, text: string, room: number, size = "10px"): string {
+  context.font = `${size} ${theme.font}`;
+  let shown = text.replace(/\s+/g, " ").slice(0, 160);
+  while (shown.length > 1 && context.measureText(shown).width > room) shown = `${shown.slice(0, -2)}…`;
+  return shown;
 }
 
 /** Upper and lower end of a strip, in CSS pixels. */

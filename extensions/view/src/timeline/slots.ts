@@ -1,9 +1,11 @@
 /** `Slots`: the place in the batch that each request takes: the lowest that is free when it is admitted, kept until it leaves. */
 
-import { RANKED } from "./looks.js";
+import { type Follower, Following } from "../follow.js";
+import { STATES, type Tape } from "../tape.js";
+import { RANK } from "./looks.js";
 import { Rows } from "./rows.js";
 
-const PREEMPTED = RANKED.indexOf("preempted");
+const [WAITING, PREEMPTED] = [STATES.indexOf("waiting"), STATES.indexOf("preempted")];
 
 /** A request in a place of the batch, positions `[first, end)`. */
 export interface Stay {
@@ -12,16 +14,35 @@ export interface Stay {
   end: number;
 }
 
-export class Slots extends Rows {
+export class Slots extends Rows implements Follower {
   readonly stays: Stay[][] = []; // by place, in order of time
-  #places = new Map<number, number>(); // place by request, of those in the batch in the step before
+  readonly #following: Following;
+  #places = new Map<number, number>(); // place by request, of those in the batch in the newest step
 
-  /** Take in the next step: the requests in the batch, each with its rank; who is preempted leaves its place only after the step. */
-  take(position: number, batch: readonly (readonly [request: number, rank: number])[]): void {
+  constructor(private readonly tape: Tape) {
+    super();
+    this.#following = new Following(tape, this);
+  }
+
+  update(): void {
+    if (this.#following.update()) this.fold();
+  }
+
+  /** Who is preempted leaves its place only after the step; the others of the batch stay, then newcomers take the free places. */
+  take(position: number): void {
+    const request = this.tape.column("lanes.request");
+    const state = this.tape.column("lanes.state");
     const before = this.#places;
     this.#places = new Map();
-    for (const [request, rank] of batch) if (before.has(request)) this.#stay(before.get(request)!, request, position, rank);
-    for (const [request, rank] of batch) if (!before.has(request) && rank !== PREEMPTED) this.#stay(this.#free(position), request, position, rank);
+    const newcomers: number[] = [];
+    const [first, end] = this.tape.rows("lanes", position);
+    for (let row = first; row < end; row++) {
+      const place = before.get(request[row]!);
+      if (state[row] === WAITING) continue;
+      if (place !== undefined) this.#stay(place, request[row]!, position, RANK[state[row]!]!);
+      else if (state[row] !== PREEMPTED) newcomers.push(row);
+    }
+    for (const row of newcomers) this.#stay(this.#free(position), request[row]!, position, RANK[state[row]!]!);
   }
 
   /** The request in a place; -1 if there is none. */
@@ -31,8 +52,7 @@ export class Slots extends Rows {
     return stay !== undefined && position < stay.end ? stay.request : -1;
   }
 
-  override cut(length: number): void {
-    super.cut(length);
+  override cut(length: number): number {
     this.#places.clear();
     this.stays.forEach((stays, place) => {
       while (stays.length > 0 && stays.at(-1)!.first >= length) stays.pop();
@@ -41,6 +61,7 @@ export class Slots extends Rows {
       last.end = length;
       this.#places.set(last.request, place);
     });
+    return super.cut(length);
   }
 
   #free(position: number): number {
