@@ -62,7 +62,7 @@ class ViewPage:
         """The asks of one op so far, in order."""
         return [message for message in self.sent if message.get("kind") == "ask" and message["op"] == op]
 
-    def wait_for_ask(self, op: str, count: int = 1, *, timeout_s: float = 5) -> list[dict]:
+    def wait_for_ask(self, op: str, count: int = 1, *, timeout_s: float = 20) -> list[dict]:
         """The asks of ``op`` once there are at least ``count``."""
         enough = "([op, count]) => window.sent.filter((each) => each.kind === 'ask' && each.op === op).length >= count"
         self.page.wait_for_function(enough, arg=[op, count], timeout=timeout_s * 1e3)
@@ -116,7 +116,7 @@ def opened_view(
     """A page on which the view is initialised and shown once; its hello is answered with ``frame``, if there is one."""
     with watched_page(browser, width=width, height=height) as (page, errors):
         page.goto(f"{url}/{theme}/")
-        page.wait_for_function("window.harness !== undefined", timeout=10_000)
+        page.wait_for_function("window.harness !== undefined", timeout=30_000)
         view = ViewPage(page, errors)
         if frame is not None:
             view.greet(frame, buffers, shift=shift)
