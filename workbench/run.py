@@ -62,6 +62,7 @@ class Run:
         ids = [request.id for request in requests]
         self.name = name or f"the run of {ids[0]}" + (f" to {ids[-1]}" if len(ids) > 1 else "")
         self.error: BaseException | None = None
+        self.failed_step: int | None = None  # the step in which it was raised, if it was raised in one
         self.with_player = True  # whether its static result can be scrubbed
         self.shown_in: object = None  # the execution of a cell that shows it live already
         self.first_step = engine.trace.next_step if first_step is None else first_step
@@ -210,7 +211,7 @@ class Run:
             while self._unfinished and not self._stop.is_set() and not self._pause.is_set():
                 self._one_step()
         except BaseException as error:
-            self.error = error
+            self.error, self.failed_step = error, self.engine.trace.next_step
         with self._guard:
             halts = self._pause.is_set() and not self._stop.is_set() and self.error is None and bool(self._unfinished)
             if halts:
@@ -276,7 +277,7 @@ class Run:
         self.pause()
         self.engine.rewind(step)
         with self._guard:
-            self._result, self.error = None, None
+            self._result, self.error, self.failed_step = None, None, None
             self._status = "paused"
             self._stop.clear()
             self._done.clear()
@@ -348,7 +349,7 @@ class Run:
         return definitions(self.trace, slo)
 
     def parts_from(self, other: Run) -> tuple[int, str] | None:
-        """Where the steps of this run and ``other``'s first differ: how many are alike before, and a sentence; ``None`` if nowhere so far."""
+        """Where this run first differs from ``other``: how many steps are alike before, and a sentence; ``None`` if nowhere so far."""
         from workbench.comparison.divergence import first_divergence
         from workbench.comparison.pairing import pair
 

@@ -24,6 +24,7 @@ class Watched(Protocol):
     name: str
     engine: Any
     error: BaseException | None
+    failed_step: int | None
     first_step: int
     requests: tuple[Request, ...]
 
@@ -153,5 +154,7 @@ class Source:
             found["config"] = msgspec.to_builtins(config)
         error = self.run.error
         if error is not None:
-            found["error"] = {"type": type(error).__name__, "message": str(error), "step": self.run.engine.trace.next_step}
+            step = self.run.failed_step
+            at = self.run.engine.trace.next_step if step is None else step
+            found["error"] = {"type": type(error).__name__, "message": str(error), "step": at}
         return found

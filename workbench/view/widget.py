@@ -87,6 +87,7 @@ class View(anywidget.AnyWidget):
         if self._door is not None:
             self._door.close(self.model_id or "")
             self._door = None
+        self.layout.close()  # a widget of its own, which nobody else would close
         super().close()
 
     def _join(self, run: Watched | Trace, name: str | None, parent: int | None) -> Source:

@@ -98,9 +98,10 @@ export class Tape {
   append(part: Part, buffer: ArrayBuffer | DataView): void {
     if (part.at > this.#length) throw new Gap(`steps ${this.#length} to ${part.at - 1} did not arrive`);
     if (part.at < this.#length) this.cut(part.at);
-    this.strings.push(...(part.strings ?? []));
-    this.ownerSets.push(...(part.owner_sets ?? []));
-    this.requests.push(...(part.requests ?? []));
+    const [strings, ownerSets, requests] = part.base;
+    extend(this.strings, strings, part.strings);
+    extend(this.ownerSets, ownerSets, part.owner_sets);
+    extend(this.requests, requests, part.requests);
     part.vocab?.[0].forEach((id, i) => this.vocab.set(id, part.vocab![1][i]!));
     for (const event of part.events ?? []) this.events.push(event);
     const columns = readColumns(part, buffer);
@@ -146,6 +147,12 @@ export class Tape {
     }
     for (let i = 0; i < added; i++) starts[this.#length + i + 1] = starts[this.#length + i]! + (counts?.[i] ?? 0);
   }
+}
+
+/** Put new entries where they belong; a list that holds some of them already is cut back first, so what comes twice does no harm. */
+function extend<Entry>(held: Entry[], base: number, entries: readonly Entry[] = []): void {
+  held.length = Math.min(held.length, base);
+  for (const entry of entries) held.push(entry);
 }
 
 export const PHASES = ["plan_ms", "prepare_ms", "forward_ms", "sample_ms", "commit_ms"] as const;

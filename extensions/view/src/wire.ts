@@ -5,6 +5,7 @@ export interface Part {
   readonly count: number;
   readonly buffer: number;
   readonly columns: readonly (readonly [name: string, dtype: Dtype, offset: number, length: number])[];
+  readonly base: readonly [strings: number, ownerSets: number, requests: number]; // where the new entries of the next three lists belong
   readonly strings?: readonly string[];
   readonly owner_sets?: readonly (readonly number[])[];
   readonly vocab?: readonly [readonly number[], readonly string[]];
