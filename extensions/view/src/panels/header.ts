@@ -86,10 +86,10 @@ const STATE_HINTS: Readonly<Record<RunState, string>> = {
   failed: "A step raised an error",
 };
 
-/** "smollm2 · bf16 · cpu". */
+/** "smollm2 · bf16 · cpu"; scripted tokens have neither type nor device. */
 function modelWords(run: RunView): string {
   const { name, dtype, device } = run.meta.model;
-  return [name, DTYPES[String(dtype)] ?? dtype, device].filter((word) => word !== undefined && word !== "").join(" · ");
+  return [name, DTYPES[String(dtype)] ?? dtype, device].filter((word) => word !== undefined && word !== "" && word !== "none").join(" · ");
 }
 
 export const configOf = (run: RunView): RunView["meta"]["config"] => run.status.config ?? run.meta.config;
