@@ -144,6 +144,7 @@ def test_after_fifty_runs_of_a_cell_no_widget_thread_or_engine_is_left(kernel):
     kernel.run(LEAVES_NOTHING)
     for _ in range(3):
         kernel.run("look()")
+    kernel.run("time.sleep(1.5)")  # the views' threads end when they have nothing to do
     assert kernel.value("(gc.collect(), [ref() for ref in refs])[1]") == "[None, None, None]"
 
 
