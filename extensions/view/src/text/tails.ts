@@ -10,7 +10,7 @@ import { standingOf } from "./standing.js";
 import { oneLine } from "./token.js";
 
 const ROW = 52; // CSS pixels from tail to tail, as text.css has it
-const ROWS = 8; // and how many are in sight, one more when the uppermost is cut
+const ROWS = 7; // and how many are in sight, with those that are cut by an edge
 const MOST = 80; // tokens of a tail; what is left after a stride fills two lines of a wide panel
 const STRIDE = 32;
 
@@ -77,7 +77,10 @@ export class Tails {
     return this.#inSight.find(({ said }) => said.newest !== null)?.said.newest ?? null;
   }
 
-  draw(here: Here, requests: readonly number[]): void {
+  /** Draw the tails of `requests`: those that have ended stand below the others. */
+  draw(here: Here, all: readonly number[]): void {
+    const ended = (request: number): boolean => standingOf(here.tape, here.outputs, request, here.position).ended;
+    const requests = [...all.filter((request) => !ended(request)), ...all.filter(ended)];
     if (here.tape !== this.#tape) this.#tails.clear();
     const order = requests.join(" ");
     if (order !== this.#order || here.tape !== this.#tape) this.#arrange(requests);
