@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from view_runs import asked, busy_trace, click, frame_of, open_saved, paused_view, press, say, step_under_cursor
+from view_runs import asked, busy_trace, click, frame_of, open_saved, paused_view, press, say, step_under_cursor, two_runs
 
 TRACE = busy_trace()
 LAST = len(TRACE) - 1
@@ -150,3 +150,15 @@ def test_a_saved_page_has_the_cursor_and_says_how_to_fork(view_page):
         assert view.page.get_by_role("button", name=re.compile(f"^{name}")).count() == 0
     click(view, "Fork at step 1")
     assert "run.fork(1)" in view.page.locator(".wb-message").inner_text()
+
+
+def test_a_run_that_ended_before_the_cursor_is_forked_at_its_last_step(view_page):
+    view = view_page(*two_runs(TRACE, TRACE[:9], parent=0, fork_step=4))
+    view.answer("fork")
+    view.page.get_by_role("tab", name="branch").click()
+    view.settle()
+    click(view, "Fork at step 8")
+    assert asked(view, "fork") == [{"step": 8, "changes": {}, "resume": True}]
+    assert view.asked("fork")[0]["run"] == 1
+    press(view, "ArrowLeft")
+    assert step_under_cursor(view) == 7

@@ -33,9 +33,9 @@ export class Actions {
 
   // -- where things stand ----------------------------------------------------------------------------------------
 
-  /** Number of the step under the cursor. */
+  /** Number of the step under the cursor; of a run that ended before it, the last. */
   get step(): number {
-    return this.app.focus.meta.first_step + Math.max(0, this.app.state.position);
+    return this.app.focus.meta.first_step + this.#position;
   }
 
   get atEnd(): boolean {
@@ -44,7 +44,7 @@ export class Actions {
 
   /** Steps that going back to the cursor would drop. */
   get later(): number {
-    return Math.max(0, this.app.focus.tape.length - Math.max(0, this.app.state.position));
+    return this.app.focus.tape.length - this.#position;
   }
 
   /** Whether the kernel has yet to answer this request. */
@@ -95,13 +95,13 @@ export class Actions {
 
   back(steps = 1): void {
     this.#playback.stop();
-    this.app.go(this.app.state.position - steps);
+    this.app.go(this.#position - steps);
   }
 
   /** Go on over recorded steps; on the newest step of a paused run the engine takes one more. */
   forward(steps = 1): void {
     this.#playback.stop();
-    if (!this.atEnd) this.app.go(this.app.state.position + steps);
+    if (!this.atEnd) this.app.go(this.#position + steps);
     else if (this.ended === "" && this.app.focus.status.state === "paused") this.#followWhile("step");
   }
 
@@ -195,6 +195,10 @@ export class Actions {
       this.#ends = { tape, version: tape.version, requests: new Set(requests) };
     }
     return this.#ends.requests;
+  }
+
+  get #position(): number {
+    return Math.max(0, Math.min(this.app.state.position, this.app.focus.tape.length - 1));
   }
 
   get #selected(): { readonly id: string } | undefined {

@@ -1,14 +1,17 @@
-/** One tooltip for all canvases of a view. */
+/** One tooltip for all canvases of a view.
+ *
+ * It is a popover: notebooks contain the layout and the painting of a cell, which would shift and clip anything else that is fixed.
+ */
 
 import { h, setText } from "./dom.js";
 
 export class Tooltip {
-  readonly el = h("div", { class: "wb-tip wb-hidden", role: "tooltip" });
+  readonly el = h("div", { class: "wb-tip wb-hidden", role: "tooltip", popover: "manual" });
 
   /** Show `text` (lines) near a pointer; an empty text hides it. */
   show(text: string, event: Pick<MouseEvent, "clientX" | "clientY">): void {
     setText(this.el, text);
-    this.el.classList.toggle("wb-hidden", text === "");
+    this.#turn(text !== "");
     if (text === "") return;
     const { offsetWidth: width, offsetHeight: height } = this.el;
     const x = event.clientX + 14 + width > innerWidth ? event.clientX - width - 10 : event.clientX + 14;
@@ -18,6 +21,11 @@ export class Tooltip {
   }
 
   hide(): void {
-    this.el.classList.add("wb-hidden");
+    this.#turn(false);
+  }
+
+  #turn(shown: boolean): void {
+    this.el.classList.toggle("wb-hidden", !shown);
+    if (this.el.isConnected) this.el.togglePopover?.(shown);
   }
 }
