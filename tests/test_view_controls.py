@@ -162,3 +162,17 @@ def test_a_run_that_ended_before_the_cursor_is_forked_at_its_last_step(view_page
     assert view.asked("fork")[0]["run"] == 1
     press(view, "ArrowLeft")
     assert step_under_cursor(view) == 7
+
+
+def test_the_panels_turn_to_a_branch_and_follow_it_once_it_is_on_the_screen(view_page):
+    frame, buffers = two_runs(TRACE, TRACE[:20], parent=0, fork_step=4)
+    view = view_page(*frame_of(TRACE, name="base"))
+    view.answer("fork", {"run": 1})
+    press(view, "Home")
+    click(view, "Fork at step 0")
+    assert view.page.locator(".wb-run-name").inner_text() == "base"
+    part = frame["parts"][-1]
+    tape = {**part["tape"], "buffer": 0}
+    view.push({"kind": "frame", "seq": 1, "runs": frame["runs"][1:], "parts": [{**part, "tape": tape}]}, buffers[-1:])
+    view.page.wait_for_function("document.querySelector('.wb-run-name').textContent === 'branch'")
+    assert view.page.get_by_role("button", name="Follow").get_attribute("aria-pressed") == "true"
