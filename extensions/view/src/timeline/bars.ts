@@ -82,9 +82,10 @@ class Bars {
       const value = valueOf(column, steps);
       if (value <= 0) return;
       const base = this.#heights[column - this.#from]!;
-      const height = Math.min(Math.max(this.least, value * this.#unit), bottom - top - ROOM - base);
-      context.fillRect(left, bottom - base - height, width, height);
-      this.#heights[column - this.#from] = base + height;
+      const high = Math.min(base + Math.max(this.least, value * this.#unit), bottom - top - ROOM);
+      const [below, above] = [scale.snap(bottom - base), scale.snap(bottom - high)];
+      context.fillRect(left, above, width, below - above);
+      this.#heights[column - this.#from] = high;
     });
     context.globalAlpha = 1;
   }
@@ -123,9 +124,9 @@ class Bars {
     context.beginPath();
     scale.each(this.totals.length, (column, left, width) => {
       const limit = this.#values[column * FIELDS + LIMIT]!;
-      const y = limit > this.top ? this.box.top : this.box.bottom - limit * this.#unit;
-      context.lineTo(left, Math.round(y) + 0.5);
-      context.lineTo(left + width + scale.gap, Math.round(y) + 0.5);
+      const y = Math.max(this.box.top + 0.5, Math.round(this.box.bottom - limit * this.#unit) - 0.5);
+      context.lineTo(left, y);
+      context.lineTo(left + width + scale.gap, y);
     });
     context.setLineDash([4, 3]);
     context.strokeStyle = theme.ink;

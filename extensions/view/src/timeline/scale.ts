@@ -33,7 +33,12 @@ export class Scale {
 
   /** Where a position begins, on a device pixel and inside the strip. */
   edge(position: number): number {
-    return Math.round(Math.min(this.right, Math.max(this.left, this.x(position))) * this.ratio) / this.ratio;
+    return this.snap(Math.min(this.right, Math.max(this.left, this.x(position))));
+  }
+
+  /** The nearest place between two device pixels, so that edges are sharp. */
+  snap(place: number): number {
+    return Math.round(place * this.ratio) / this.ratio;
   }
 
   /** The position, with its fraction, at an x. */

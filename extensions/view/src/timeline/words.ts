@@ -126,12 +126,17 @@ export function flagWords(run: RunView, position: number, reach: number): string
     .join("\n");
 }
 
-/** The step under the cursor in one line. */
+/** The step under the cursor, and what is marked, in one line. */
 export function summary(run: RunView, position: number): string {
-  const { tape } = run;
-  if (tape.length === 0) return `${run.name}: no step yet`;
-  const at = Math.max(0, Math.min(position, tape.length - 1));
-  const at_once = `${tape.at("running", at)} running, ${tape.at("waiting", at)} waiting`;
-  const tokens = `${whole(tape.at("token_used", at))} of ${whole(tape.at("token_limit", at))} tokens`;
-  return `step ${whole(run.meta.first_step + at)} of ${whole(tape.length)}, ${at_once}, ${tokens}, ${ms(tape.durationMs(at))}`;
+  const { tape, status, parted } = run;
+  const first = run.meta.first_step;
+  const parts = tape.length === 0 ? ["no step yet"] : [`step ${whole(first + position)} of ${whole(tape.length)}`];
+  if (tape.length > 0) {
+    parts.push(`${tape.at("running", position)} running, ${tape.at("waiting", position)} waiting`);
+    parts.push(`${whole(tape.at("token_used", position))} of ${whole(tape.at("token_limit", position))} tokens, ${ms(tape.durationMs(position))}`);
+  }
+  if (run.forkStep !== undefined) parts.push(`a branch from step ${whole(run.forkStep)} on`);
+  if (parted !== undefined) parts.push(`first difference in step ${whole(first + parted.position)}`);
+  if (status.error !== undefined) parts.push(`step ${whole(status.error.step)} failed: ${status.error.message}`);
+  return parts.join(", ");
 }
