@@ -77,7 +77,6 @@ def words(view):
     return view.page.locator(".wb-blocks-line").inner_text().replace("\n", " ")
 
 
-
 def opened(view_page, trace):
     return view_page(*frame_of(trace, live=False), width=1100, height=1500)
 
