@@ -14,7 +14,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-BUILT = ("workbench/view/static/view.js", "workbench/view/static/view.css")
+BUILT = tuple(f"workbench/view/static/{name}" for name in ("view.js", "view.css", "uplot.js"))
 SOURCES = ("src/**/*", "build.mjs", "package.json", "package-lock.json")
 HOW_TO_GO_ON = """\
 The live view is TypeScript and has to be built once, for which npm is needed; none was found. One of these helps:

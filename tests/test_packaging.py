@@ -85,7 +85,7 @@ def test_ci_runs_lint_and_test_and_nothing_else():
     assert "set -euo pipefail" in script
 
 
-VIEW = {"workbench/view/static/view.js", "workbench/view/static/view.css"}
+VIEW = {f"workbench/view/static/{name}" for name in ("view.js", "view.css", "uplot.js")}
 
 
 def source_tree(folder: Path) -> Path:

@@ -24,7 +24,8 @@ PAGE = Path(__file__).parent / "data" / "view_page"
 # JupyterLab's own variables, from where it is installed; "none" is a place that knows none of them.
 LAB_THEMES = Path(sys.prefix) / "share" / "jupyter" / "lab" / "themes" / "@jupyterlab"
 THEMES = ("light", "dark", "none")
-SCRIPTS = {"/view.js": STATIC / "view.js", "/view.css": STATIC / "view.css", "/stub.js": PAGE / "stub.js"}
+BUILT = ("view.js", "view.css", "uplot.js")
+SCRIPTS = {**{f"/{name}": STATIC / name for name in BUILT}, "/stub.js": PAGE / "stub.js"}
 TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8"}
 Buffers = Sequence[bytes | bytearray | memoryview]
 
@@ -128,7 +129,7 @@ def opened_view(
 @contextmanager
 def view_server() -> Iterator[str]:
     """The address of a server on loopback with the built view and the page around it."""
-    if not all((STATIC / name).is_file() for name in ("view.js", "view.css")):
+    if not all((STATIC / name).is_file() for name in BUILT):
         pytest.fail("the live view is not built: make view (or npm ci && npm run build in extensions/view)")
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, name="view-page", daemon=True).start()

@@ -1,4 +1,4 @@
-// Bundles src/ into workbench/view/static/{view.js,view.css}, the two files that the Python side gives to the browser.
+// Bundles src/ into workbench/view/static/{view.js,view.css,uplot.js}, the files that the Python side gives to the browser.
 //
 //   node build.mjs           once, minified
 //   node build.mjs --watch   again at every change, readable and with an inline source map (an external one breaks loading in JupyterLab)
@@ -10,7 +10,8 @@ import * as esbuild from "esbuild";
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 const { dependencies } = JSON.parse(readFileSync(here("package.json"), "utf8"));
 const watching = process.argv.includes("--watch");
-const notice = `/*! inference-workbench (Apache-2.0), with uPlot ${dependencies.uplot}, Copyright (c) 2022 Leon Sorokin (MIT); see THIRD_PARTY.md */`;
+const notice = "/*! inference-workbench (Apache-2.0); see THIRD_PARTY.md */";
+const uplot = `/*! uPlot ${dependencies.uplot}, Copyright (c) 2022 Leon Sorokin (MIT); see THIRD_PARTY.md of inference-workbench */`;
 
 const settings = {
   absWorkingDir: here("."),
@@ -27,7 +28,9 @@ const settings = {
   logLevel: watching ? "info" : "warning",
 };
 
-// Two builds: one entry point named "view" each, as the script never imports the style.
-const builds = [settings, { ...settings, entryPoints: { view: "src/style.css" } }];
+// The style is an entry point of the same name, which the script never imports; uPlot comes to a page once, beside the views on it.
+const style = { ...settings, entryPoints: { view: "src/style.css" } };
+const library = { ...settings, entryPoints: { uplot: "src/uplot.ts" }, banner: { js: uplot } };
+const builds = [settings, style, library];
 if (watching) await Promise.all(builds.map(async (each) => (await esbuild.context(each)).watch()));
 else await Promise.all(builds.map((each) => esbuild.build(each)));

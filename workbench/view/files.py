@@ -22,9 +22,15 @@ def style() -> str:
     return _read("view.css")
 
 
+@cache
+def uplot() -> str:
+    """The ES module of uPlot, which draws the series."""
+    return _read("uplot.js")
+
+
 def is_built() -> bool:
     """Whether the files are there."""
-    return (STATIC / "view.js").is_file() and (STATIC / "view.css").is_file()
+    return all((STATIC / name).is_file() for name in ("view.js", "view.css", "uplot.js"))
 
 
 def _read(name: str) -> str:

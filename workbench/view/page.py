@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.render import mimebundle
 from workbench.tape.why import whys
 from workbench.trace import Trace
-from workbench.view.files import is_built, script, style
+from workbench.view.files import is_built, script, style, uplot
 from workbench.view.sources import Source
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ _BOOT = """(() => {
     style.textContent = page.style;
     const still = [...box.childNodes];
     box.append(style, place);
-    view.play(place, page.saved, page.buffers.map(([start, end]) => bytes.slice(start, end)));
+    view.play(place, page.saved, page.buffers.map(([start, end]) => bytes.slice(start, end)), page.uplot);
     still.forEach((each) => each.remove());
   })().catch((error) => console.warn("workbench: the static result stays, as the player could not start:", error));
 })();"""
@@ -129,7 +129,7 @@ def _packed(sources: Sequence[Source], budget_s: float) -> bytes:
         told.append(whys(source.trace, first, first + len(source.trace), budget_s / len(sources)))
     runs = [{**source.info(), "live": False} for source in sources]
     frame = {"kind": "frame", "seq": 0, "runs": runs, "parts": parts}
-    page = {"script": script(), "style": style(), "saved": {"frame": frame, "whys": told}}
+    page = {"script": script(), "style": style(), "uplot": uplot(), "saved": {"frame": frame, "whys": told}}
     return _joined(page, buffers)
 
 

@@ -14,7 +14,7 @@ from workbench.errors import ViewError
 from workbench.trace import Trace
 from workbench.view.commands import OPS, SLOW, answer
 from workbench.view.control import door
-from workbench.view.files import script, style
+from workbench.view.files import script, style, uplot
 from workbench.view.page import write_document
 from workbench.view.publisher import Publisher
 from workbench.view.sources import Source, Watched
@@ -31,6 +31,7 @@ class View(anywidget.AnyWidget):
 
     _esm = traitlets.Unicode().tag(sync=True)
     _css = traitlets.Unicode().tag(sync=True)
+    _uplot = traitlets.Unicode().tag(sync=True)
     _control = traitlets.Unicode("").tag(sync=True)  # where the control channel finds us; empty if it does not
 
     def __init__(self, *runs: Watched | Trace, names: Sequence[str] | None = None, parted: tuple[int, str] | None = None) -> None:
@@ -40,7 +41,7 @@ class View(anywidget.AnyWidget):
         self._forget: list[Any] = []
         self._publisher = Publisher(self._publish, self.sources)
         self._quick, self._slow = Worker("workbench buttons"), Worker("workbench answers")
-        super().__init__(_esm=script(), _css=style())
+        super().__init__(_esm=script(), _css=style(), _uplot=uplot())
         self.on_msg(self._on_message)
         self._door = door()
         if self._door is not None:

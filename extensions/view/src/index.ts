@@ -1,5 +1,6 @@
 /** The two doors of the view: an anywidget over a kernel, and `play` for a saved page. */
 
+import { bring } from "./library.js";
 import type { AnyModel } from "./link.js";
 import { Model } from "./model.js";
 import { Screen } from "./screen.js";
@@ -15,7 +16,8 @@ export default (): object => {
   let model: Model | undefined;
   return {
     initialize({ model: source, signal }: Place): void {
-      model = new Model(source, signal);
+      const made = (model = new Model(source, signal));
+      void bring(String(source.get("_uplot"))).then(() => made.changed(), warn);
     },
     render({ model: source, el, signal }: Place): void {
       model ??= new Model(source, signal);
@@ -30,9 +32,12 @@ export interface Saved {
   readonly whys: readonly (readonly Why[])[];
 }
 
-/** Show a saved run at `el`: the same screen without a kernel. */
-export function play(el: HTMLElement, saved: Saved, buffers: readonly ArrayBuffer[]): void {
+const warn = (error: unknown): void => console.warn("workbench: the series are not drawn, as uPlot could not be loaded:", error);
+
+/** Show a saved run at `el`: the same screen without a kernel.  `uplot` is the text of uPlot's module. */
+export function play(el: HTMLElement, saved: Saved, buffers: readonly ArrayBuffer[], uplot: string): void {
   const model = new Model();
+  void bring(uplot).then(() => model.changed(), warn);
   model.take(saved.frame, buffers);
   saved.whys.forEach((whys, run) => whys.forEach((why) => model.runs[run]?.whys.set(why.step, why)));
   new Screen(model, el, new AbortController().signal);

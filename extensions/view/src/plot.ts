@@ -1,9 +1,11 @@
 /** `Plot`: a uPlot over steps.  It shows the same stretch of steps as the timeline, at the same place, with the same cursor. */
 
-import uPlot from "uplot";
+import type uPlot from "uplot";
 import type { App } from "./app.js";
 import { h } from "./dom.js";
 import { type Columns, type Extremes, stretchOf } from "./extremes.js";
+import { whole } from "./format.js";
+import { library } from "./library.js";
 import type { Theme } from "./theme.js";
 import { Scale, WIDEST } from "./timeline/scale.js";
 
@@ -73,10 +75,12 @@ export class Plot {
   }
 
   #make(width: number, made: readonly unknown[]): void {
+    const Library = library();
+    if (Library === undefined) return; // drawn once it has come
     this.#plot?.destroy();
     const settings = this.face.settings(this.app.theme);
     const fixed = { width, height: this.face.height, legend: { show: false }, cursor: { show: false }, select: HIDDEN };
-    this.#plot = new uPlot({ ...fixed, ...settings, padding: [6, RIGHT, 0, 0] }, [[], ...settings.series.slice(1).map(() => [])], this.el);
+    this.#plot = new Library({ ...fixed, ...settings, padding: [6, RIGHT, 0, 0] }, [[], ...settings.series.slice(1).map(() => [])], this.el);
     this.#plot.over.append(this.#band);
     this.#made = made;
     this.#drawn = [];
@@ -111,10 +115,10 @@ export function stepAxis(app: App, theme: Theme): uPlot.Axis {
     ...plain(theme),
     size: AXIS,
     gap: 2,
-    splits: (plot, _, low, high) => stepSplits(app.focus.tape.firstStep, low, high, plot.bbox.width / uPlot.pxRatio),
+    splits: (plot, _, low, high) => stepSplits(app.focus.tape.firstStep, low, high, plot.bbox.width / devicePixelRatio),
     grid: { show: false },
     ticks: { show: false },
-    values: (_, splits) => splits.map((position) => (position + app.focus.tape.firstStep).toLocaleString("en-US")),
+    values: (_, splits) => splits.map((position) => whole(position + app.focus.tape.firstStep)),
   };
 }
 
@@ -143,12 +147,12 @@ const plain = (theme: Theme): uPlot.Axis => ({ stroke: theme.dim, font: `10px ${
 /** Draw on the plotting area in CSS pixels from its upper left corner, and only there. */
 export function within(plot: uPlot, draw: (context: CanvasRenderingContext2D, width: number, height: number) => void): void {
   const { ctx, bbox } = plot;
-  const [width, height] = [bbox.width / uPlot.pxRatio, bbox.height / uPlot.pxRatio];
+  const [width, height] = [bbox.width / devicePixelRatio, bbox.height / devicePixelRatio];
   ctx.save();
   ctx.translate(bbox.left, bbox.top);
-  ctx.scale(uPlot.pxRatio, uPlot.pxRatio);
+  ctx.scale(devicePixelRatio, devicePixelRatio);
   ctx.beginPath();
-  ctx.rect(0, -6, width, height + 6);
+  ctx.rect(-6, -6, width + 12, height + 6); // marks at the edges stay whole
   ctx.clip();
   draw(ctx, width, height);
   ctx.restore();

@@ -96,6 +96,7 @@ window.harness = {
     model.emit("msg:custom", content, await views(encoded, shift));
   },
   async initialize() {
+    model.set("_uplot", await (await fetch("/uplot.js")).text());
     this.definition = typeof view === "function" ? await view() : view;
     await this.definition.initialize?.({ model, signal: life.signal });
   },
