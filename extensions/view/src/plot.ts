@@ -60,10 +60,11 @@ export class Plot {
   /** Bring the picture in step.  It is drawn again when the stretch, the size, or one of `depends` changed, and made anew with `kind`. */
   draw(kind: string, ...depends: readonly unknown[]): void {
     const width = Math.floor(this.el.clientWidth);
-    if (width <= LEFT + RIGHT) return;
+    const Library = library();
+    if (width <= LEFT + RIGHT || Library === undefined) return; // drawn once it has come
     const [first, last] = this.stretch;
     const made = [this.app.theme, kind];
-    if (!same(made, this.#made)) this.#make(width, made);
+    if (!same(made, this.#made)) this.#make(Library, width, made);
     const drawn = [width, first, last, devicePixelRatio, ...depends];
     if (!same(drawn, this.#drawn)) this.#draw(this.#plot!, width, first, last);
     this.#drawn = drawn;
@@ -74,9 +75,7 @@ export class Plot {
     if (this.el.getAttribute("aria-label") !== text) this.el.setAttribute("aria-label", text);
   }
 
-  #make(width: number, made: readonly unknown[]): void {
-    const Library = library();
-    if (Library === undefined) return; // drawn once it has come
+  #make(Library: typeof uPlot, width: number, made: readonly unknown[]): void {
     this.#plot?.destroy();
     const settings = this.face.settings(this.app.theme);
     const fixed = { width, height: this.face.height, legend: { show: false }, cursor: { show: false }, select: HIDDEN };
