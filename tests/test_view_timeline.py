@@ -17,17 +17,23 @@ FILLS = {"prefill": (0, 114, 178), "decode": (0, 158, 115), "verify": (204, 121,
 CACHE = (86, 180, 233)
 
 
+def top_of(trace) -> int:
+    """Tokens at the top of the upper strip: the budget, or the most in a step when the budget lies far above all of them."""
+    limit, most = trace[0].tokens.limit, max(record.tokens.used for record in trace)
+    return most if most < limit / 4 else limit
+
+
 class Strips:
     """One chart of a whole run as it is on the screen: its pixels, and where steps and rows lie."""
 
-    def __init__(self, view, num_steps: int, chart: int = 0, head: int = 0) -> None:
+    def __init__(self, view, trace, chart: int = 0, marked: bool = False, columns: int | None = None) -> None:
         from PIL import Image
 
         self.view, self.canvas = view, view.page.locator(".wb-tl-canvas").nth(chart)
         data = self.canvas.evaluate("(canvas) => canvas.toDataURL()")
         self.image = Image.open(io.BytesIO(base64.b64decode(data.split(",")[1]))).convert("RGBA")
-        self.step = min(30, (self.image.width - LEFT - RIGHT) / num_steps)
-        self.head = head
+        self.step = min(30, (self.image.width - LEFT - RIGHT) / (columns or len(trace)))
+        self.head = 14 if marked else 7 if top_of(trace) < trace[0].tokens.limit else 0  # room for names of marks, or for the budget's
 
     def edge(self, position: float) -> int:
         return round(LEFT + position * self.step)
@@ -106,14 +112,14 @@ def agrees(strips: Strips, trace, cursor: int) -> None:
 def test_every_cell_has_the_colour_of_what_the_request_did(view_page, trace, theme):
     view = view_page(*frame_of(trace()), theme=theme)
     press(view, "Home")
-    agrees(Strips(view, len(trace())), trace(), cursor=0)
+    agrees(Strips(view, trace()), trace(), cursor=0)
 
 
 def test_a_preempted_request_has_a_triangle_and_a_finished_one_a_mark_behind_its_last_cell(view_page):
     trace = busy_trace()
     view = view_page(*frame_of(trace))
     press(view, "Home")
-    strips, rows = Strips(view, len(trace)), places(trace)
+    strips, rows = Strips(view, trace), places(trace)
     lost = [(record.step, name) for record in trace for name in record.preempted]
     ended = [(record.step, end.request_id) for record in trace for end in record.finished]
     assert lost
@@ -131,22 +137,20 @@ def test_a_preempted_request_has_a_triangle_and_a_finished_one_a_mark_behind_its
 def test_the_height_of_a_bar_is_the_share_of_the_budget_that_each_kind_took(view_page, trace):
     view = view_page(*frame_of(trace()))
     press(view, "Home")
-    strips = Strips(view, len(trace()))
-    limit, most = trace()[0].tokens.limit, max(record.tokens.used for record in trace())
-    top = most if most < limit / 4 else limit  # a budget far above all steps lies beyond the scale
+    strips = Strips(view, trace())
     for position, record in enumerate(trace().records):
         if position == 0 or strips.step < 4:
             continue
         for kind in ("prefill", "decode", "verify"):
             tokens = sum(row.num_tokens for row in record.scheduled if row.kind == kind)
-            wanted = max(1.5, tokens * HEIGHT / top) if tokens else 0
+            wanted = max(1.5, tokens * HEIGHT / top_of(trace())) if tokens else 0
             assert strips.heights(position)[kind] == pytest.approx(wanted, abs=1.01), (record.step, kind)
 
 
 def test_tokens_that_the_prefix_cache_spared_stand_above_what_was_computed(view_page):
     trace = busy_trace()
     view = view_page(*frame_of(trace))
-    strips = Strips(view, len(trace))
+    strips = Strips(view, trace)
     position, record = next((i, record) for i, record in enumerate(trace.records) if any(row.num_cached for row in record.scheduled))
     spared, used = sum(row.num_cached for row in record.scheduled), record.tokens.used
     text = strips.hover(position, 30)
@@ -172,7 +176,7 @@ def test_a_waiting_request_tells_why_in_words_with_the_numbers(view_page):
     trace = busy_trace()
     frame, buffers = frame_of(trace)
     view = view_page(frame, buffers)
-    strips, words = Strips(view, len(trace)), frame["runs"][0]["meta"]["reason_words"]
+    strips, words = Strips(view, trace), frame["runs"][0]["meta"]["reason_words"]
     told = set()
     for record in trace:
         states = states_of(record)
@@ -190,7 +194,7 @@ def test_a_waiting_request_tells_why_in_words_with_the_numbers(view_page):
 def test_a_cell_of_work_tells_which_tokens(view_page):
     trace = busy_trace()
     view = view_page(*frame_of(trace))
-    strips = Strips(view, len(trace))
+    strips = Strips(view, trace)
     row = next(row for record in trace for row in record.scheduled if row.num_cached)
     record = next(record for record in trace if row in record.scheduled)
     text = strips.hover(record.step, strips.row(places(trace)[row.request_id]))
@@ -202,7 +206,7 @@ def test_a_cell_of_work_tells_which_tokens(view_page):
 def test_a_verification_tells_how_many_drafts_were_right(view_page):
     trace = speculative_trace()
     view = view_page(*frame_of(trace))
-    strips = Strips(view, len(trace))
+    strips = Strips(view, trace)
     for record in trace[4:8]:
         for spec in record.spec:
             text = strips.hover(record.step, strips.row(places(trace)[spec.request_id]))
@@ -213,8 +217,8 @@ def test_a_verification_tells_how_many_drafts_were_right(view_page):
 def test_the_lower_strip_tells_the_phases_of_a_step(view_page):
     trace = speculative_trace()
     view = view_page(*frame_of(trace))
-    strips = Strips(view, len(trace))
-    text = strips.hover(6, TOKENS + ROW * len(trace.requests) + 8 + 40)
+    strips = Strips(view, trace)
+    text = strips.hover(6, strips.head + TOKENS + ROW * len(trace.requests) + 8 + 40)
     assert text.startswith("step 6: ")
     assert "forward 5," in text
 
@@ -222,11 +226,11 @@ def test_the_lower_strip_tells_the_phases_of_a_step(view_page):
 def test_a_click_on_a_cell_selects_the_request_and_goes_to_the_step(view_page):
     trace = busy_trace()
     view = view_page(*frame_of(trace))
-    strips = Strips(view, len(trace))
+    strips = Strips(view, trace)
     view.page.mouse.click(*strips.point(10, strips.row(1)))
     assert step_under_cursor(view) == 10
     assert view.page.locator(".wb-why").get_by_text("r1", exact=True).count() > 0
-    chosen = Strips(view, len(trace)).image.getpixel((2, strips.row(1)))
+    chosen = Strips(view, trace).image.getpixel((2, strips.row(1)))
     assert chosen[3] > 0, "the row of the selected request is marked"
     view.page.mouse.move(*strips.point(10, 30))
     view.page.mouse.down()
@@ -239,7 +243,7 @@ def test_a_plain_wheel_scrolls_the_page_and_with_control_it_zooms(view_page):
     trace = busy_trace()
     view = view_page(*frame_of(trace), height=500)
     press(view, "Home")
-    strips = Strips(view, len(trace))
+    strips = Strips(view, trace)
     view.page.mouse.move(*strips.point(20, 30))
     assert in_sight(view) is None
     before = view.page.evaluate("scrollY")
@@ -264,7 +268,7 @@ def test_the_stretch_is_zoomed_panned_and_fitted_again(view_page):
     first, last = in_sight(view)
     assert first == 0
     assert last < len(trace) - 2
-    strips = Strips(view, len(trace))
+    strips = Strips(view, trace)
     view.page.mouse.move(*strips.point(20, 100))
     view.page.mouse.wheel(90, 0)
     view.settle()
@@ -295,7 +299,7 @@ def test_rows_can_be_the_places_in_the_batch(view_page):
     view = view_page(*frame_of(trace))
     click(view, "a row per place in the batch")
     assert "rows: batch slots" in view.page.locator(".wb-timeline h4").inner_text()
-    strips = Strips(view, len(trace))
+    strips = Strips(view, trace)
     told = 0
     for record, slots in list(zip(trace, slots_of(trace), strict=True))[::5]:
         for place, name in slots.items():
@@ -323,7 +327,7 @@ def test_steps_that_were_taken_back_are_off_the_picture(view_page):
     view.push({"kind": "frame", "seq": 1, "parts": part["parts"]}, short)
     press(view, "Home")
     assert f"of {len(trace[:11])}, " in described(view)
-    agrees(Strips(view, 11), trace[:11], cursor=0)
+    agrees(Strips(view, trace[:11]), trace[:11], cursor=0)
 
 
 def test_the_newest_steps_stay_in_sight_of_a_run_that_is_followed(view_page):
@@ -346,7 +350,7 @@ def test_a_branch_pales_what_it_shares_and_marks_where_it_left(view_page):
     view = view_page(*two_runs(trace, trace, parent=0, fork_step=10, parted=parted))
     assert "a branch from step 10 on, first difference in step 12" in described(view, 1)
     press(view, "End")
-    base, branch = Strips(view, len(trace)), Strips(view, len(trace), chart=1, head=14)
+    base, branch = Strips(view, trace), Strips(view, trace, chart=1, marked=True)
     row = next(row for row in trace[5].scheduled if row.kind in FILLS)
     place = places(trace)[row.request_id]
     assert base.cell(5, place) == {FILLS[row.kind]} != branch.cell(5, place)
@@ -362,7 +366,7 @@ def test_a_run_that_failed_shows_the_step_and_the_message(view_page):
     error = {"type": "RuntimeError", "message": "out of <b>memory</b>", "step": 9}
     view = view_page(*frame_of(trace, "failed", steps=9, error=error))
     assert "step 9 failed: out of <b>memory</b>" in described(view)
-    strips = Strips(view, 10, head=14)
+    strips = Strips(view, trace, marked=True, columns=10)
     assert strips.hover(9, 60) == "step 9 failed\nRuntimeError: out of <b>memory</b>"
     assert strips.image.getpixel((strips.edge(9.5), 100))[3] > 0
 
@@ -377,7 +381,7 @@ def test_something_done_to_the_engine_is_a_flag_with_its_words(view_page):
     frame, buffers = frame_of(busy_trace())
     frame["parts"][0]["tape"]["events"].append({"step": 8, "kind": "command", "text": "max_num_seqs: 3 → 4"})
     view = view_page(frame, buffers)
-    strips = Strips(view, len(busy_trace()))
+    strips = Strips(view, busy_trace())
     flag = strips.image.height - 18 - 8  # above the step numbers
     assert strips.hover(7.5, flag) == "before step 8: max_num_seqs: 3 → 4"
     assert strips.hover(20, flag) == ""

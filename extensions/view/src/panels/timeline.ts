@@ -101,7 +101,7 @@ class Timeline implements Panel, Hands {
     const { error } = run.status;
     if (hit.strip === "names") return chart.plan.name(hit.place);
     if (x < scale.left || hit.strip === "axis" || hit.strip === "bar") return "";
-    if (hit.strip === "flags") return flagWords(run, at, 8 / scale.step);
+    if (hit.strip === "flags") return flagWords(run, chart.digest.commands, at, 8 / scale.step);
     if (error !== undefined && at >= chart.failedAt) return `step ${error.step} failed\n${error.type}: ${error.message}`;
     const near = (position: number): boolean => Math.abs(at - position) * scale.step < 5;
     if (hit.strip !== "rows" && run.parted !== undefined && near(run.parted.position)) return `first difference\n${run.parted.sentence}`;
@@ -146,7 +146,8 @@ class Timeline implements Panel, Hands {
     this.#settle(right - left);
     const scale = new Scale(this.#shown.first, this.#shown.last, left, right, window.devicePixelRatio || 1);
     const selected = app.state.request === null ? undefined : app.focus.tape.requests[app.state.request]?.id;
-    for (const chart of this.#charts) chart.draw(app, scale, chart.run.tape.requests.findIndex((request) => request.id === selected));
+    const inRun = (run: RunView): number => (selected === undefined ? -1 : run.tape.requests.findIndex((request) => request.id === selected));
+    for (const chart of this.#charts) chart.draw(app, scale, inRun(chart.run));
     const whole = (this.#whole && scale.level === 0) || this.#length === 0;
     this.#map.el.classList.toggle("wb-hidden", whole);
     const focused = this.#charts.find((chart) => chart.run === app.focus) ?? this.#charts[0]!;

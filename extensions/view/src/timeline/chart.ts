@@ -8,7 +8,7 @@ import { drawTimes, drawTokens, ROOM, timeTop, tokenTop } from "./bars.js";
 import { Digest } from "./digest.js";
 import { Arrangement, type RowKind, drawRows } from "./lanes.js";
 import { Hatching } from "./looks.js";
-import { commandsOf, drawAxis, drawCursor, drawFailure, drawFlags, drawLine } from "./marks.js";
+import { drawAxis, drawCursor, drawFailure, drawFlags, drawLine } from "./marks.js";
 import { type Box, type Pen, type Scale, write } from "./scale.js";
 import { LIMIT, TIME } from "./totals.js";
 import { summary } from "./words.js";
@@ -74,11 +74,11 @@ export class Chart {
     this.plan = new Arrangement(run, this.digest, kind, bound);
     const marked = this.forkAt > 0 || run.parted !== undefined || this.failedAt >= 0;
     const heights: Readonly<Record<Strip, number>> = {
-      head: marked ? 14 : 0,
+      head: marked ? 14 : this.#beyond ? 7 : 0,
       tokens: TOKENS_HEIGHT + 9,
       rows: this.plan.height + 8,
       times: (this.digest.totals.whole()[TIME] ?? 0) > 0 ? TIMES_HEIGHT : 0,
-      flags: commandsOf(run).length > 0 ? 14 : 0,
+      flags: this.digest.commands.length > 0 ? 14 : 0,
       axis: AXIS_HEIGHT,
     };
     let y = 0;
@@ -136,6 +136,12 @@ export class Chart {
     return true;
   }
 
+  /** The budget lies above the scale of tokens. */
+  get #beyond(): boolean {
+    const { totals } = this.digest;
+    return (totals.whole()[LIMIT] ?? 0) > tokenTop(totals);
+  }
+
   /** Pixels that the rows are scrolled by: whole rows. */
   get #offset(): number {
     return Math.round(this.#scroll / this.plan.rowHeight) * this.plan.rowHeight;
@@ -191,9 +197,8 @@ export class Chart {
     const bars = { top: tokens.top, bottom: tokens.bottom - 9 };
     const waits = { top: times.top, bottom: times.bottom - 2 };
     drawTokens(pen, totals, bars);
-    const [top, limit] = [tokenTop(totals), totals.whole()[LIMIT] ?? 0];
-    if (limit > top) this.#label(pen, `${number(limit)}↑`, bars.top + 2);
-    this.#label(pen, number(top), bars.top + (limit > top ? ROOM + 5 : ROOM));
+    if (this.#beyond) this.#label(pen, `${number(totals.whole()[LIMIT]!)}↑`, bars.top);
+    this.#label(pen, number(tokenTop(totals)), bars.top + (this.#beyond ? ROOM + 4 : ROOM));
     this.#label(pen, "tok", bars.bottom - 5);
     drawRows(pen, this.plan, rows, { selected, scroll: this.#offset });
     if (times.bottom > times.top) {
@@ -203,7 +208,7 @@ export class Chart {
     }
     const all = { top: head.top, bottom: axis.top };
     this.#veil(pen, all);
-    if (flags.bottom > flags.top) drawFlags(pen, this.run, flags.top + 2);
+    if (flags.bottom > flags.top) drawFlags(pen, this.digest.commands, this.run.meta.first_step, flags.top + 2);
     this.#lines(pen, all);
   }
 

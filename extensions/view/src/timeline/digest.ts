@@ -2,10 +2,14 @@
 
 import { type Follower, Following } from "../follow.js";
 import { PHASES, type Tape } from "../tape.js";
+import type { TapeEvent } from "../wire.js";
 import { RANK } from "./looks.js";
 import { Rows } from "./rows.js";
 import { Slots } from "./slots.js";
 import { CACHED, DECODE, FIELDS, FORWARD, LIMIT, PLAN, PREFILL, SAMPLE, TIME, TOKENS, Totals, VERIFY } from "./totals.js";
+
+/** Something that happened, of one kind. */
+export type Event<Kind extends TapeEvent["kind"]> = Extract<TapeEvent, { kind: Kind }>;
 
 const WORK = [PREFILL, DECODE, VERIFY]; // by code of lanes.state
 const STRIPES = [PLAN, PLAN, FORWARD, SAMPLE, SAMPLE]; // by phase
@@ -13,6 +17,9 @@ const STRIPES = [PLAN, PLAN, FORWARD, SAMPLE, SAMPLE]; // by phase
 export class Digest implements Follower {
   readonly totals = new Totals();
   readonly requests = new Rows();
+  /** What was done to the engine, and who finished, in order of steps. */
+  commands: readonly Event<"command">[] = [];
+  finished: readonly Event<"finished">[] = [];
   #slots: Slots | undefined;
   readonly #following: Following;
   #folded = 0; // positions from here on have been taken in since
@@ -28,6 +35,8 @@ export class Digest implements Follower {
     this.totals.fold(this.#folded);
     this.requests.fold();
     this.#folded = this.totals.length;
+    this.commands = this.tape.events.filter((event) => event.kind === "command");
+    this.finished = this.tape.events.filter((event) => event.kind === "finished");
   }
 
   /** Places in the batch; worked out from when they are first asked for. */
@@ -69,8 +78,9 @@ export class Digest implements Follower {
       const code = state![row]!;
       const tokens = to![row]! - from![row]!;
       this.requests.put(request![row]!, position, RANK[code]!);
-      if (code < WORK.length) values[base + WORK[code]!]! += tokens;
       values[base + CACHED]! += cached![row]!;
+      if (code >= WORK.length) continue;
+      values[base + WORK[code]!]! += tokens;
       values[base + TOKENS]! += tokens;
     }
   }

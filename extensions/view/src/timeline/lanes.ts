@@ -1,10 +1,9 @@
 /** The strip of rows: which there are, how high, which are in sight, and how they are drawn. */
 
 import { requestColour } from "../theme.js";
-import type { TapeEvent } from "../wire.js";
 import type { RunView } from "../app.js";
 import { CellPainter, drawEnd } from "./cells.js";
-import type { Digest } from "./digest.js";
+import type { Digest, Event } from "./digest.js";
 import { RANKED } from "./looks.js";
 import { type Row, type Rows, rankAt } from "./rows.js";
 import { type Box, fitted, type Pen, write } from "./scale.js";
@@ -24,6 +23,7 @@ export class Arrangement {
   /** Index of the request, or of the place in the batch, of each row. */
   readonly indices: readonly number[];
   readonly rows: Rows;
+  readonly finished: readonly Event<"finished">[];
 
   constructor(
     readonly run: RunView,
@@ -31,6 +31,7 @@ export class Arrangement {
     readonly kind: RowKind,
     bound: number,
   ) {
+    this.finished = digest.finished;
     this.rows = kind === "slots" ? digest.slots : digest.requests;
     this.indices = [...this.rows.rows.keys()].filter((index) => this.rows.rows[index] !== undefined);
     const count = Math.max(1, this.indices.length);
@@ -118,13 +119,10 @@ function drawStays({ context, scale }: Pen, plan: Arrangement, slots: Slots, pla
   }
 }
 
-type Finished = Extract<TapeEvent, { kind: "finished" }>;
-
 function drawEnds(pen: Pen, plan: Arrangement, box: Box, scroll: number): void {
   const { scale } = pen;
   const places = new Map(plan.indices.map((index, place) => [index, place]));
-  const finished = plan.run.tape.events.filter((event): event is Finished => event.kind === "finished");
-  for (const event of finished) {
+  for (const event of plan.finished) {
     const place = places.get(event.request);
     if (place === undefined) continue;
     const y = box.top + place * plan.rowHeight - scroll + Math.floor((plan.rowHeight - plan.cellHeight) / 2);

@@ -36,9 +36,9 @@ export function drawLegend(el: HTMLElement, charts: readonly Chart[]): void {
 }
 
 function kindsOf(chart: Chart): string[] {
-  const { requests, totals } = chart.digest;
+  const { requests, totals, finished } = chart.digest;
   const states = RANKED.filter((_, rank) => requests.counts[rank]! > 0);
   const sums = FIELDS_OF.filter(([, field]) => (totals.whole()[field] ?? 0) > 0).map(([kind]) => kind);
-  const ends = chart.run.tape.events.map((event) => (event.kind === "finished" ? event.reason : ""));
+  const ends = finished.map((event) => event.reason);
   return [...states, ...sums, ...ends, chart.scale !== undefined && chart.scale.level > 0 ? "peak" : ""];
 }

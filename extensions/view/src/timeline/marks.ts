@@ -1,12 +1,9 @@
 /** What is written over the strips: step numbers, flags, lines at special steps, and the cursor. */
 
-import type { RunView } from "../app.js";
 import { whole } from "../format.js";
 import { COLOURS } from "../theme.js";
-import type { TapeEvent } from "../wire.js";
+import type { Event } from "./digest.js";
 import { type Box, fitted, type Pen, write } from "./scale.js";
-
-export type Command = Extract<TapeEvent, { kind: "command" }>;
 
 /** Step numbers under the strips, at round numbers, but for the place where the number of the position `at` stands. */
 export function drawAxis(pen: Pen, y: number, firstStep: number, length: number, at: number): void {
@@ -23,16 +20,13 @@ export function drawAxis(pen: Pen, y: number, firstStep: number, length: number,
   }
 }
 
-/** Things done to the engine, as they stand in a run. */
-export const commandsOf = (run: RunView): readonly Command[] => run.tape.events.filter((event): event is Command => event.kind === "command");
-
 /** A small flag before every step that something was done before. */
-export function drawFlags(pen: Pen, run: RunView, y: number): void {
+export function drawFlags(pen: Pen, commands: readonly Event<"command">[], firstStep: number, y: number): void {
   const { context, scale, theme } = pen;
   context.fillStyle = context.strokeStyle = theme.select;
   let last = -9;
-  for (const command of commandsOf(run)) {
-    const position = command.step - run.meta.first_step;
+  for (const command of commands) {
+    const position = command.step - firstStep;
     const x = Math.round(scale.x(position));
     if (position < scale.first - 0.5 || position > scale.last || x - last < 4) continue;
     last = x;

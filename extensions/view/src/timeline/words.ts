@@ -4,8 +4,8 @@ import type { RunView } from "../app.js";
 import { count, ms, number, whole } from "../format.js";
 import { STATES, VERDICTS } from "../tape.js";
 import { NO_CODE, NONE } from "../wire.js";
+import type { Event } from "./digest.js";
 import { LABELS } from "./looks.js";
-import { type Command, commandsOf } from "./marks.js";
 
 /** Positions `[first, end)` that share a column. */
 export type Share = readonly [first: number, end: number];
@@ -55,10 +55,12 @@ function foldedWords(run: RunView, [first, end]: Share, request: number): string
   const counts = new Map<string, number>();
   for (let position = first; position < end; position++) {
     const lane = run.tape.lane(position, request);
-    const state = lane < 0 ? "not here" : STATES[run.tape.column("lanes.state")[lane]!]!;
+    if (lane < 0) continue;
+    const state = STATES[run.tape.column("lanes.state")[lane]!]!;
     counts.set(state, (counts.get(state) ?? 0) + 1);
   }
-  return [...counts].map(([state, steps]) => `${state} in ${steps}`).join(", ");
+  if (counts.size === 0) return absentWords(run, first, request);
+  return `${[...counts].map(([state, steps]) => `${state} in ${steps}`).join(", ")} of ${end - first} steps`;
 }
 
 function endWords(run: RunView, [first, end]: Share, request: number): string {
@@ -117,10 +119,9 @@ export function timeWords(run: RunView, [first, end]: Share): string {
 }
 
 /** What was done to the engine before the steps near a position. */
-export function flagWords(run: RunView, position: number, reach: number): string {
-  const near = (command: Command): boolean => Math.abs(command.step - run.meta.first_step - position) <= reach;
-  return commandsOf(run)
-    .filter(near)
+export function flagWords(run: RunView, commands: readonly Event<"command">[], position: number, reach: number): string {
+  return commands
+    .filter((command) => Math.abs(command.step - run.meta.first_step - position) <= reach)
     .slice(0, 8)
     .map((command) => `before step ${whole(command.step)}: ${command.text}`)
     .join("\n");
