@@ -46,11 +46,12 @@ class LoadPanel implements Panel, Face {
     return {
       series: [
         {},
-        { ...area, stroke: COLOURS.cache, fill: `${COLOURS.cache}66` }, // in use and cached: what is above it is free
+        { ...area, stroke: COLOURS.cache }, // in use and cached: what is above it is free
         { ...area, stroke: COLOURS.prefill, fill: `${COLOURS.prefill}99` },
         { ...line, stroke: theme.ink },
         { ...line, stroke: COLOURS.plan, dash: WAITING_DASH },
       ],
+      bands: [{ series: [1, 2], fill: `${COLOURS.cache}66` }],
       scales: { x: { time: false }, share: { range: [0, 1] }, requests: { range: () => [0, this.#most * AIR] } },
       axes: [stepAxis(this.app, theme), { ...valueAxis(theme, percent), scale: "share", splits: [0, 0.5, 1] }],
       hooks: { draw: [(plot) => this.#scale(plot)] },

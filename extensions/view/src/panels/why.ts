@@ -64,7 +64,8 @@ class WhyPanel implements Panel {
       clearTimeout(this.#timer);
       this.#timer = setTimeout(() => this.app.redraw(), REST_MS);
     }
-    return focus.whys.get(step) ?? (performance.now() - this.#sinceMs >= REST_MS ? this.app.why(step) : undefined);
+    // Asked again while it rests, as what came after a step is told too, and more of it may have come.
+    return performance.now() - this.#sinceMs >= REST_MS ? this.app.why(step) : focus.whys.get(step);
   }
 
   #fill(there: boolean, told: Why | undefined): void {

@@ -1,7 +1,7 @@
 /** The lines of the why panel: one per request, and one for all that merely did the same in full. */
 
 import type { RunView } from "../app.js";
-import { count } from "../format.js";
+import { count, whole } from "../format.js";
 import type { Tape } from "../tape.js";
 import type { Why, WhyRow } from "../wire.js";
 import { type Lane, labelOf, lanesAt, reasonOf } from "./words.js";
@@ -71,7 +71,7 @@ function verifications(group: readonly Lane[]): readonly [label: string, sentenc
   const same = drafts.every((one) => one === drafts[0]);
   const sum = (values: readonly number[]): number => values.reduce((total, one) => total + one, 0);
   const label = same ? `verify ${drafts[0]}` : "verify";
-  if (group.length > FEW) return [label, `${count(sum(drafts), "draft")}, ${sum(accepted).toLocaleString("en-US")} of them accepted.`];
+  if (group.length > FEW) return [label, `${count(sum(drafts), "draft")}, ${whole(sum(accepted))} of them accepted.`];
   return [label, `${same ? `${count(drafts[0]!, "draft")} each` : `${listed(drafts)} drafts`}; ${listed(accepted)} accepted.`];
 }
 

@@ -1,6 +1,6 @@
 /** What a tape itself says of a step, in the words that came with its run: shown until the kernel's explanation is here. */
 
-import { count } from "../format.js";
+import { count, whole } from "../format.js";
 import { STATES, type Tape, VERDICTS } from "../tape.js";
 import { type Meta, NONE, NO_CODE } from "../wire.js";
 
@@ -68,5 +68,5 @@ export function commandsOf(tape: Tape, position: number): string[] {
   return tape.events.flatMap((event) => (event.kind === "command" && event.step === tape.firstStep + position ? [event.text] : []));
 }
 
-const amount = (value: number): string => (value === NONE ? "?" : value.toLocaleString("en-US"));
+const amount = (value: number): string => (value === NONE ? "?" : whole(value));
 const sentence = (words: string): string => (words === "" ? "" : `${words[0]!.toUpperCase()}${words.slice(1)}.`);
