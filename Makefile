@@ -78,6 +78,7 @@ $(VENV)/.lab: $(INPUTS)
 
 $(VENV)/.test: $(INPUTS)
 	$(PIP) -e ".[test]"
+	$(PIP) --no-deps --upgrade --target $(VENV)/ipykernel-6.31 "ipykernel==6.31.0" # the view is tried on a kernel without subshells, too
 	@touch $@
 
 $(VENV)/.lint: $(INPUTS)

@@ -26,18 +26,22 @@ if TYPE_CHECKING:
         EngineBusyError,
         EngineClosedError,
         IntegrityError,
+        MissingPackageError,
         ModelError,
         ModelIntegrityError,
         RequestError,
         TraceError,
         UnknownModelError,
         UnsupportedModelError,
+        ViewError,
         WorkbenchError,
     )
     from workbench.magics import load_ipython_extension, unload_ipython_extension
+    from workbench.plots import Plots
     from workbench.request import SamplingParams
     from workbench.run import Run
     from workbench.trace import Trace, load_trace
+    from workbench.view import View
 
 __version__ = "0.1.0"
 
@@ -48,8 +52,10 @@ _HOME = {
     "EngineClosedError": "workbench.errors",
     "EngineConfig": "workbench.config",
     "IntegrityError": "workbench.errors",
+    "MissingPackageError": "workbench.errors",
     "ModelError": "workbench.errors",
     "ModelIntegrityError": "workbench.errors",
+    "Plots": "workbench.plots",
     "RequestError": "workbench.errors",
     "Run": "workbench.run",
     "SamplingParams": "workbench.request",
@@ -58,6 +64,8 @@ _HOME = {
     "TraceError": "workbench.errors",
     "UnknownModelError": "workbench.errors",
     "UnsupportedModelError": "workbench.errors",
+    "View": "workbench.view",
+    "ViewError": "workbench.errors",
     "WorkbenchError": "workbench.errors",
     "compare": "workbench.comparison",
     "load_ipython_extension": "workbench.magics",
@@ -73,8 +81,10 @@ __all__ = [
     "EngineClosedError",
     "EngineConfig",
     "IntegrityError",
+    "MissingPackageError",
     "ModelError",
     "ModelIntegrityError",
+    "Plots",
     "RequestError",
     "Run",
     "SamplingParams",
@@ -83,6 +93,8 @@ __all__ = [
     "TraceError",
     "UnknownModelError",
     "UnsupportedModelError",
+    "View",
+    "ViewError",
     "WorkbenchError",
     "__version__",
     "compare",

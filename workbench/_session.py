@@ -58,11 +58,11 @@ class Session:
         return self._runs[-1][1] if self._runs else None
 
     def active(self) -> list[tuple[str, Run]]:
-        """Runs that are still under way."""
-        return [(name, run) for name, run in self._runs if run.status == "running"]
+        """Runs that are not over."""
+        return [(name, run) for name, run in self._runs if run.status in ("running", "paused")]
 
     def stop(self) -> list[tuple[str, Run]]:
-        """Stop every run that is under way and return them."""
+        """Stop every run that is not over and return them."""
         stopped = self.active()
         for _, run in stopped:
             run.stop()
