@@ -270,7 +270,7 @@ def test_a_trace_that_lacks_its_beginning_says_what_it_does_not_know(view_page):
         told = grid.hover(block.block_id)
         assert told.startswith(f"block {block.block_id} · {'cached, reusable' if block.status == 'cached' else block.status}")
     assert now.wasted_slots is not None or "wasted slots: not known" in words(view)
-    assert "the order of reuse lies before this trace" in words(view)
+    assert "the order of reuse is not in this trace" in words(view)
 
 
 def test_a_map_of_thousands_of_blocks_keeps_its_height_and_scrolls(view_page):

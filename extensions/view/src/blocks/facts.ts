@@ -40,7 +40,8 @@ export function factsOf(run: RunView, position: number): Facts {
   const places = new Int32Array(blocks.count);
   evictions.forEach((id, i) => (places[id - 1] = i + 1));
   const ahead = evictions.length > 0 ? queue.indexOf(evictions[0]!) : queue.length;
-  return { run, position, blocks, outputs: outputsOf(run.tape), size: run.meta.block_size, queue, evictions, places, ahead, touched: touchedIn(run, position, blocks.count) };
+  const touched = touchedIn(run, position, blocks.count);
+  return { run, position, blocks, outputs: outputsOf(run.tape), size: run.meta.block_size, queue, evictions, places, ahead, touched };
 }
 
 function touchedIn({ tape, meta }: RunView, position: number, count: number): Uint8Array {

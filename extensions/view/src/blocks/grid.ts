@@ -1,6 +1,7 @@
 /** `Grid`: where each block has its cell.  Cells are as large as fits, and never so small that they cannot be told apart. */
 
-import { FREE, type Facts, GONE, IN_USE, ownerOf } from "./facts.js";
+import { NONE } from "../wire.js";
+import { FREE, type Facts, GONE, IN_USE, UNKNOWN, ownerOf } from "./facts.js";
 
 export type Order = "id" | "request";
 
@@ -45,11 +46,10 @@ function byRequest(facts: Facts): number[] {
   const { blocks, queue } = facts;
   const tables = new Map<number, number[][]>();
   const rest: number[] = [];
-  const queued = new Set(queue);
   for (let id = 1; id <= blocks.count; id++) {
     const status = blocks.status[id - 1]!;
     if (status === IN_USE) enter(tables, ownerOf(facts, id, null), blocks.index[id - 1]!, id);
-    else if (status !== GONE && !queued.has(id)) rest.push(id);
+    else if (status !== GONE && (status === UNKNOWN || blocks.order[id - 1] === NONE)) rest.push(id);
   }
   const owners = [...tables.keys()].sort((a, b) => a - b);
   const free = queue.filter((id) => blocks.status[id - 1] === FREE);

@@ -20,7 +20,8 @@ export class Summary {
   readonly #next = h("span", { class: "wb-blocks-next" });
   readonly #wasted = h("span", { title: WASTED, class: "wb-explained" });
   readonly #marks = h("div", { class: "wb-legend wb-blocks-marks" });
-  readonly el = h("div", {}, h("div", { class: "wb-bar3", "aria-hidden": "true" }, ...this.#parts), h("div", { class: "wb-blocks-line" }, this.#shares, this.#next, this.#wasted), this.#marks);
+  readonly #bar = h("div", { class: "wb-bar3", "aria-hidden": "true" }, ...this.#parts);
+  readonly el = h("div", {}, this.#bar, h("div", { class: "wb-blocks-line" }, this.#shares, this.#next, this.#wasted), this.#marks);
   #marked = "";
 
   draw(facts: Facts): void {
@@ -66,7 +67,7 @@ const touchWords = (touch: Touch, n: number): string => `${whole(n)} ${TOUCH_WOR
 function nextWords(facts: Facts): string {
   if (!facts.run.meta.has_order) {
     const chooser = CHOOSERS[facts.run.meta.policy];
-    return chooser !== undefined ? ` · ${chooser}` : " · the order of reuse lies before this trace";
+    return chooser !== undefined ? ` · ${chooser}` : " · the order of reuse is not in this trace";
   }
   const victim = facts.evictions[0];
   if (victim === undefined) return facts.queue.length > 0 ? ` · next to be used: #${facts.queue[0]}` : "";

@@ -3,7 +3,7 @@
 import type { App, MakePanel, Panel } from "../app.js";
 import { Canvas } from "../canvas.js";
 import { whole } from "../format.js";
-import { h, section, setText } from "../dom.js";
+import { button, h, section, setText } from "../dom.js";
 import { type Facts, factsOf, ownerOf, ownersOf, requestOf } from "../blocks/facts.js";
 import { type Grid, type Order, blockAt, gridOf } from "../blocks/grid.js";
 import { paintMap } from "../blocks/paint.js";
@@ -84,12 +84,7 @@ class BlocksPanel implements Panel {
 
   #orderButton(order: Order): HTMLButtonElement {
     const title = order === "id" ? "Blocks in the order of their ids" : "Blocks of a request side by side, then cached as they will be evicted, then free";
-    const made = h("button", { type: "button", class: "wb-tab", title, "aria-label": title }, `by ${order}`);
-    made.addEventListener("click", () => {
-      this.#order = order;
-      this.app.redraw();
-    });
-    return made;
+    return button(`by ${order}`, title, () => ((this.#order = order), this.app.redraw()), "wb-tab");
   }
 
   // -- pointer and keys ----------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 /** `Chips`: which text is shown: all, the newest, or that of one request. */
 
 import { whole } from "../format.js";
-import { h, setText } from "../dom.js";
+import { button, h, setText } from "../dom.js";
 import type { Tape } from "../tape.js";
 import { requestColour } from "../theme.js";
 
@@ -31,9 +31,8 @@ export class Chips {
 
   #make(tape: Tape, requests: readonly number[]): void {
     const one = (choice: Choice, face: string, title: string): { choice: Choice; el: HTMLButtonElement } => {
-      const el = h("button", { type: "button", class: "wb-tab", title, "aria-label": title }, face);
+      const el = button(face, title, () => this.choose(choice), "wb-tab");
       if (typeof choice === "number") el.style.setProperty("--wb-owner", requestColour(choice));
-      el.addEventListener("click", () => this.choose(choice));
       return { choice, el };
     };
     const names = requests.map((request) => tape.requests[request]?.id ?? "");

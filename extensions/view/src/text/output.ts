@@ -54,7 +54,7 @@ export class Outputs {
   }
 
   /** Rows of `tokens` of a request, in order, over the whole tape, restarts included. */
-  rows(request: number): Int32Array {
+  rows(request: number): Uint32Array {
     return this.#requests[request]?.tokens.view() ?? NOTHING;
   }
 
@@ -195,4 +195,4 @@ function startOf(tape: Tape, table: "tokens" | "lanes", position: number): numbe
   return endOf(tape, table, position - 1);
 }
 
-const NOTHING = new Int32Array(0);
+const NOTHING = new Uint32Array(0);

@@ -1,36 +1,26 @@
-/** `Rows`: ascending row numbers in a typed array that grows at its end, searched by halving. */
+/** `Rows`: ascending row numbers, searched by halving. */
 
-export class Rows {
-  #values = new Int32Array(16);
-  #length = 0;
+import { Growing } from "../follow.js";
 
-  get length(): number {
-    return this.#length;
+export class Rows extends Growing<Uint32Array> {
+  constructor() {
+    super(new Uint32Array(16));
   }
 
   at(place: number): number {
-    return this.#values[place]!;
+    return this.values[place]!;
   }
 
-  view(): Int32Array {
-    return this.#values.subarray(0, this.#length);
-  }
-
-  push(row: number): void {
-    if (this.#length === this.#values.length) {
-      const larger = new Int32Array(2 * this.#length);
-      larger.set(this.#values);
-      this.#values = larger;
-    }
-    this.#values[this.#length++] = row;
+  view(): Uint32Array {
+    return this.values.subarray(0, this.length);
   }
 
   /** How many are smaller than `row`. */
   below(row: number): number {
-    let [low, high] = [0, this.#length];
+    let [low, high] = [0, this.length];
     while (low < high) {
       const middle = (low + high) >> 1;
-      if (this.#values[middle]! < row) low = middle + 1;
+      if (this.at(middle) < row) low = middle + 1;
       else high = middle;
     }
     return low;
@@ -39,11 +29,11 @@ export class Rows {
   /** The largest that is smaller than `row`; -1 if there is none. */
   last(row: number): number {
     const place = this.below(row);
-    return place === 0 ? -1 : this.#values[place - 1]!;
+    return place === 0 ? -1 : this.at(place - 1);
   }
 
   /** Forget those that are not smaller than `row`. */
   cut(row: number): void {
-    this.#length = this.below(row);
+    this.length = this.below(row);
   }
 }

@@ -13,13 +13,13 @@ export class Strip {
   #tape: Tape | undefined;
   #request = -1;
   #cuts = 0;
-  #rows: Int32Array = new Int32Array(0);
+  #rows: Uint32Array = new Uint32Array(0);
   #first = 0; // places shown: [first, end)
   #end = 0;
   #fresh: Element[] = []; // spans marked as new
 
   /** Show the places [first, end) of `rows`, those from `fresh` on marked as new. */
-  show(tape: Tape, request: number, rows: Int32Array, first: number, end: number, fresh: number): void {
+  show(tape: Tape, request: number, rows: Uint32Array, first: number, end: number, fresh: number): void {
     const same = this.#tape === tape && this.#request === request && this.#cuts === tape.cuts.length;
     this.#tape = tape;
     this.#request = request;

@@ -1,6 +1,6 @@
 /** `Tails`: the newest text of every request, a short block each; only those in sight are drawn. */
 
-import { h, setText } from "../dom.js";
+import { button, h, setText } from "../dom.js";
 import { count } from "../format.js";
 import type { Tape } from "../tape.js";
 import { requestColour } from "../theme.js";
@@ -15,17 +15,19 @@ const MOST = 80; // tokens of a tail; what is left after a stride fills two line
 const STRIDE = 32;
 
 class Tail {
-  readonly #name = h("button", { type: "button", class: "wb-name" });
+  readonly #name: HTMLButtonElement;
   readonly #word = h("span", { class: "wb-dim" });
   readonly said = new Said();
-  readonly el = h("div", { class: "wb-tail" }, h("div", { class: "wb-tail-head" }, this.#name, this.#word), h("div", { class: "wb-tail-text" }, h("div", {}, this.said.el)));
+  readonly el: HTMLElement;
 
   constructor(
     private readonly request: number,
     select: (request: number) => void,
   ) {
+    this.#name = button("", "", () => select(request), "wb-name");
     this.#name.style.setProperty("--wb-owner", requestColour(request));
-    this.#name.addEventListener("click", () => select(request));
+    const text = h("div", { class: "wb-tail-text" }, h("div", {}, this.said.el));
+    this.el = h("div", { class: "wb-tail" }, h("div", { class: "wb-tail-head" }, this.#name, this.#word), text);
   }
 
   draw(here: Here): void {
@@ -44,6 +46,7 @@ class Tail {
     const id = tape.requests[this.request]?.id ?? "";
     this.#name.textContent = id;
     this.#name.title = `Show ${id} whole; its prompt, ${count(prompt.length, "token")}, ends: ${oneLine(tape, prompt.slice(-60), 240)}`;
+    this.#name.setAttribute("aria-label", `Show ${id} whole`);
   }
 }
 
