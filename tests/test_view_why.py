@@ -201,6 +201,18 @@ def test_a_request_that_no_single_knob_would_have_helped_is_told_so(explained):
     assert told_so == [WHO]
 
 
+def test_requests_that_have_not_arrived_share_a_last_line(view_page):
+    trace = crowded_trace()
+    view = view_page(*frame_of(trace), **SCREEN)
+    later = [row_of(name, sentence=f"{name} arrives later.") | {"label": "not arrived"} for name in ("r6", "r7")]
+    view.answer("why", told(0, row_of("r0", "scheduled", "r0 ran."), *later))
+    go(view, 0)
+    view.page.get_by_text("Still to come.").wait_for()
+    assert lines(view)[-1][:2] == ("r6 r7", "not arrived")
+    click(view, "More about 2 requests")
+    assert view.page.locator(".wb-why-more li").all_inner_texts() == ["r6 arrives later.", "r7 arrives later."]
+
+
 def test_markup_in_an_explanation_stays_text(explained):
     view = explained(WAITED, row_of(WHO, sentence="<img src=x onerror=alert(1)>", more=["<b>bold</b>"]), summary="A <i>summary</i>.")
     click(view, f"Select {WHO}")

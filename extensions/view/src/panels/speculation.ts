@@ -22,14 +22,16 @@ class SpeculationPanel implements Panel {
     private readonly app: App,
     signal: AbortSignal,
   ) {
-    const { el, body } = section("wb-speculation", "acceptance by position", "bar: of all rounds · tick: given the one before");
+    const { el, body } = section("wb-speculation", "acceptance by position");
     this.el = el;
     this.#bars = new Bars(app, signal);
     this.#chips = new Chips(app);
     this.#yield = new Yield(app, signal);
     const bars = h("div", {}, this.#bars.el);
-    const legend = h("div", { class: "wb-legend" }, h("span", {}, key("●", "wb-mark-round"), this.#dot), h("span", {}, key("━", ""), "mean so far"));
-    body.append(bars, h("h4", {}, this.#step), this.#chips.el, h("h4", {}, h("span", {}, "tokens per round"), h("em", {}, "and the cost of each step")), this.#yield.el, legend);
+    const rates = legend(h("span", {}, key("■", "wb-mark-round"), "of all rounds"), h("span", {}, key("━", ""), "of those that accepted the one before"));
+    const yields = legend(h("span", {}, key("●", "wb-mark-round"), this.#dot), h("span", {}, key("━", ""), "mean so far"));
+    const over = h("h4", {}, h("span", {}, "tokens per round"), h("em", {}, "and what a step cost"));
+    body.append(bars, rates, h("h4", {}, this.#step), this.#chips.el, over, this.#yield.el, yields);
   }
 
   draw(): void {
@@ -45,4 +47,5 @@ class SpeculationPanel implements Panel {
   }
 }
 
+const legend = (...keys: readonly HTMLElement[]): HTMLElement => h("div", { class: "wb-legend" }, ...keys);
 const key = (mark: string, cls: string): HTMLElement => h("i", { class: cls }, `${mark} `);

@@ -77,8 +77,12 @@ function verifications(group: readonly Lane[]): readonly [label: string, sentenc
 
 const listed = (values: readonly number[]): string => `${values.slice(0, -1).join(", ")} and ${values.at(-1)}`;
 
-/** What is explained of requests that are not in sight, as those that are still to arrive. */
+/** What is explained of requests that are not in sight: those that are still to arrive, in one line if they are several. */
 function unseen(tape: Tape, lanes: readonly Lane[], why: Why | undefined): Line[] {
   const seen = new Set(lanes.map((lane) => nameOf(tape, lane.request)));
-  return (why?.rows ?? []).filter((row) => !seen.has(row.request)).map((row) => fromRow(row, [tape.requests.findIndex(({ id }) => id === row.request)]));
+  const index = (row: WhyRow): number => tape.requests.findIndex(({ id }) => id === row.request);
+  const rows = (why?.rows ?? []).filter((row) => !seen.has(row.request) && index(row) >= 0);
+  if (rows.length < 2) return rows.map((row) => fromRow(row, [index(row)]));
+  const more = rows.map((row) => row.sentence);
+  return [{ requests: rows.map(index), label: rows[0]!.label, sentence: "Still to come.", more, changes: [], hopeless: false }];
 }

@@ -37,9 +37,10 @@ export function lanesAt(tape: Tape, position: number): Lane[] {
 
 /** In two or three words what a request did: `chunk 38 of 61`, `verify 4`, `waiting`. */
 export function labelOf(lane: Lane): string {
-  if (lane.verdict === "partial") return `${lane.state === "prefill" ? "chunk " : ""}${lane.tokens} of ${lane.number("needed")}`;
-  if (lane.state === "prefill") return `prefill ${lane.tokens}`;
-  return lane.state === "verify" ? `verify ${lane.number("drafts")}` : lane.state;
+  if (lane.verdict === "rejected") return "rejected";
+  if (lane.state === "prefill") return lane.verdict === "partial" ? `chunk ${lane.tokens} of ${lane.number("needed")}` : `prefill ${lane.tokens}`;
+  if (lane.state === "verify") return `verify ${lane.number("drafts")}`;
+  return lane.state === "idle" ? "not in this step" : lane.state;
 }
 
 /** The reason of a decision with its numbers, as a sentence. */
