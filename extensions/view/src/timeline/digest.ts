@@ -2,7 +2,7 @@
 
 import { type Follower, Following } from "../follow.js";
 import { PHASES, type Tape } from "../tape.js";
-import type { TapeEvent } from "../wire.js";
+import type { Numbers, TapeEvent } from "../wire.js";
 import { RANK } from "./looks.js";
 import { Rows } from "./rows.js";
 import { Slots } from "./slots.js";
@@ -12,7 +12,9 @@ import { CACHED, DECODE, FIELDS, FORWARD, LIMIT, PLAN, PREFILL, SAMPLE, TIME, TO
 export type Event<Kind extends TapeEvent["kind"]> = Extract<TapeEvent, { kind: Kind }>;
 
 const WORK = [PREFILL, DECODE, VERIFY]; // by code of lanes.state
-const STRIPES = [PLAN, PLAN, FORWARD, SAMPLE, SAMPLE]; // by phase
+const LANES = ["request", "state", "start", "end", "cached"];
+const STEPS = ["token_limit", ...PHASES];
+const STRIPES = [LIMIT, PLAN, PLAN, FORWARD, SAMPLE, SAMPLE]; // by column of STEPS
 
 export class Digest implements Follower {
   readonly totals = new Totals();
@@ -22,6 +24,8 @@ export class Digest implements Follower {
   finished: readonly Event<"finished">[] = [];
   #slots: Slots | undefined;
   readonly #following: Following;
+  #lanes: readonly Numbers[] = [];
+  #steps: readonly Numbers[] = [];
   #folded = 0; // positions from here on have been taken in since
   #usual = { length: -1, ms: 0 };
 
@@ -31,6 +35,8 @@ export class Digest implements Follower {
 
   /** Take in the steps that are new, and forget those that were taken back. */
   update(): void {
+    this.#lanes = LANES.map((name) => this.tape.column(`lanes.${name}`));
+    this.#steps = STEPS.map((name) => this.tape.column(`steps.${name}`));
     if (!this.#following.update()) return;
     this.totals.fold(this.#folded);
     this.requests.fold();
@@ -65,15 +71,13 @@ export class Digest implements Follower {
   }
 
   take(position: number): void {
-    const { tape } = this;
     const values = this.totals.reach(position + 1);
     const base = position * FIELDS;
     values.fill(0, base, base + FIELDS);
-    values[base + LIMIT] = tape.at("token_limit", position);
-    PHASES.forEach((phase, i) => (values[base + STRIPES[i]!]! += tape.at(phase, position)));
-    values[base + TIME] = tape.durationMs(position);
-    const [first, end] = tape.rows("lanes", position);
-    const [request, state, from, to, cached] = LANES.map((name) => tape.column(name)) as [...Uint32Array[]];
+    for (let i = 0; i < STEPS.length; i++) values[base + STRIPES[i]!]! += this.#steps[i]![position]!;
+    values[base + TIME] = values[base + PLAN]! + values[base + FORWARD]! + values[base + SAMPLE]!;
+    const [first, end] = this.tape.rows("lanes", position);
+    const [request, state, from, to, cached] = this.#lanes;
     for (let row = first; row < end; row++) {
       const code = state![row]!;
       const tokens = to![row]! - from![row]!;
@@ -85,5 +89,3 @@ export class Digest implements Follower {
     }
   }
 }
-
-const LANES = ["lanes.request", "lanes.state", "lanes.start", "lanes.end", "lanes.cached"];
