@@ -69,14 +69,13 @@ def test_bars_are_as_high_as_the_share_of_all_rounds_and_ticks_as_that_of_those_
             assert [view.pixel(BARS, left - 2, tick + shift)[3] > 0 for shift in (-4, 0, 4)] == [False, True, False]
 
 
+READ_CHIPS = """rows => rows.map((row) => [row.querySelector("b").textContent, [...row.querySelectorAll(".wb-draft")].map((chip) =>
+    [chip.textContent, [...chip.classList].filter((each) => each !== "wb-draft").map((each) => each.replace("wb-", ""))])])"""
+
+
 def chips(view):
-    """The rounds on the screen: ``(request, [(text, kind)…])``."""
-    rows = view.page.locator(".wb-round").all()
-    return [(row.locator("b").inner_text(), [told(chip) for chip in row.locator(".wb-draft").all()]) for row in rows]
-
-
-def told(chip):
-    return chip.text_content(), chip.get_attribute("class").replace("wb-draft", "").replace("wb-", "").split()
+    """The rounds on the screen: ``[request, [[text, kinds]…]]``."""
+    return view.page.locator(".wb-round").evaluate_all(READ_CHIPS)
 
 
 def expected(step):
@@ -88,10 +87,10 @@ def expected(step):
     for spec in sorted(record.spec, key=lambda spec: int(spec.request_id[1:])):
         drafts = proposed[spec.request_id][: spec.proposed]
         fates = ["accepted"] * spec.accepted + ["rejected"] + ["unreached"] * spec.proposed
-        row = [(f"⟨{token}⟩", [fate]) for token, fate in zip(drafts, fates, strict=False)]
+        row = [[f"⟨{token}⟩", [fate]] for token, fate in zip(drafts, fates, strict=False)]
         if spec.emitted > spec.accepted:
-            row.append((f"⟨{sampled[spec.request_id][-1]}⟩", ["bonus" if spec.rejected_at is None else "corrected"]))
-        found.append((spec.request_id, row))
+            row.append([f"⟨{sampled[spec.request_id][-1]}⟩", ["bonus" if spec.rejected_at is None else "corrected"]])
+        found.append([spec.request_id, row])
     return found
 
 

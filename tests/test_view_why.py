@@ -27,9 +27,9 @@ def go(view, step):
 
 def lines(view):
     """``(names, label, sentence and buttons)`` of every line."""
-    rows = view.page.locator(".wb-why-row").all()
-    parts = (".wb-why-name", ".wb-why-label", ".wb-why-what")
-    return [tuple(" ".join(row.locator(part).all_inner_texts()) for part in parts) for row in rows]
+    read = """rows => rows.map((row) => ["name", "label", "what"].map((part) =>
+        [...row.querySelectorAll(`.wb-why-${part}`)].map((each) => each.innerText).join(" ")))"""
+    return [tuple(parts) for parts in view.page.locator(".wb-why-row").evaluate_all(read)]
 
 
 def step_with(trace, verdict, reason=None):

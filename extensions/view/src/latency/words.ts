@@ -1,5 +1,6 @@
 /** What lies behind a latency, in words: the step in which the token came, and what happened to the request before it. */
 
+import { nameOf } from "../blocks/words.js";
 import { count, ms } from "../format.js";
 import type { Tape } from "../tape.js";
 import type { First, Gaps } from "./gaps.js";
@@ -16,8 +17,6 @@ export function gapWords(tape: Tape, gaps: Gaps, gap: number): string {
 export function firstWords(tape: Tape, { request, position, ms: waited }: First): string {
   return `${nameOf(tape, request)} · first token ${ms(waited)} after it arrived\n${stepWords(tape, request, position)}`;
 }
-
-export const nameOf = (tape: Tape, request: number): string => tape.requests[request]?.id ?? `request ${request}`;
 
 /** The biggest row of a step, as that is what a step's time is mostly spent on. */
 function stepWords(tape: Tape, request: number, position: number): string {

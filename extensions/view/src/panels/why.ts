@@ -1,10 +1,11 @@
 /** The why panel: for every request of the step at the cursor what was decided and why, and what would have changed it, as buttons. */
 
 import type { App, MakePanel, Panel } from "../app.js";
+import { nameOf } from "../blocks/words.js";
 import { button, h, section, setText } from "../dom.js";
 import { count } from "../format.js";
 import { requestColour } from "../theme.js";
-import { type Line, linesOf, nameOf } from "../why/lines.js";
+import { type Line, linesOf } from "../why/lines.js";
 import { commandsOf, summaryOf } from "../why/words.js";
 import type { Why, WhyRow } from "../wire.js";
 

@@ -1,6 +1,7 @@
 /** `Chips`: the rounds of one step, draft by draft: accepted, rejected, not reached, and the token that the model put instead. */
 
 import type { App } from "../app.js";
+import { nameOf } from "../blocks/words.js";
 import { h } from "../dom.js";
 import { requestColour } from "../theme.js";
 import type { Tape } from "../tape.js";
@@ -27,7 +28,7 @@ export class Chips {
 
   #row(tape: Tape, round: Round): HTMLElement {
     const { request, own } = round;
-    const id = tape.requests[request]?.id ?? "";
+    const id = nameOf(tape, request);
     const name = h("b", { style: `color:${requestColour(request)}` }, id);
     const chips = round.drafts.map((token, place) => chip(tape, token, fate(place, round)));
     const after = own === undefined ? [] : [h("span", { class: "wb-dim", "aria-hidden": "true" }, "→"), chip(tape, own.id, OWN[own.origin])];

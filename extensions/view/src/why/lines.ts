@@ -1,6 +1,7 @@
 /** The lines of the why panel: one per request, and one for all that merely did the same in full. */
 
 import type { RunView } from "../app.js";
+import { nameOf } from "../blocks/words.js";
 import { count, whole } from "../format.js";
 import type { Tape } from "../tape.js";
 import type { Why, WhyRow } from "../wire.js";
@@ -30,8 +31,6 @@ export function linesOf(run: RunView, position: number, why: Why | undefined, se
   const lines = found.sort(([a], [b]) => a - b).map(([, line]) => line);
   return [...lines, ...unseen(tape, lanes, why)];
 }
-
-export const nameOf = (tape: Tape, request: number): string => tape.requests[request]?.id ?? `request ${request}`;
 
 /** It computed all that it could, and there is nothing more to say. */
 function isPlain(lane: Lane, { meta }: RunView): boolean {
