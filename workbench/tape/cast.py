@@ -46,6 +46,12 @@ class Cast(dict[str, int]):
             if since >= position:
                 del self._since[name], self[name]
 
+    def meet(self, names: Iterable[str]) -> None:
+        """Give requests their numbers in the order in which they came in."""
+        for name in names:
+            if name not in self:
+                self.__missing__(name)
+
     def __missing__(self, name: str) -> int:
         self._since[name] = self.position
         self[name] = number = self._names.request(self._info(name))

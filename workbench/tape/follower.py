@@ -49,9 +49,7 @@ class Follower:
     def take(self, record: StepRecord) -> StepRows:
         """Follow a record and return its rows."""
         numbers = self._cast
-        for command in record.commands:
-            if command.kind == "add":  # numbers in the order in which requests came in
-                numbers[command.request_id]
+        numbers.meet([command.request_id for command in record.commands if command.kind == "add"])
         self._plan(record)
         cells = self._cells.rows(record)
         wasted = None if self._cells.veiled else self._fold.wasted_slots(record)
