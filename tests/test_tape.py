@@ -292,6 +292,33 @@ def test_a_thread_may_append_while_another_packs():
     assert_tells_all(tape, whole)
 
 
+def test_a_thread_may_take_steps_back_while_another_packs():
+    engine = Engine(ScriptedRunner(lambda name, position: position % 50), num_blocks=20, block_size=4, max_num_seqs=4)
+    for i in range(6):
+        engine.add_request(list(range(9 + i)), max_tokens=60)
+    packer, tape = Packer(engine.trace), Tape()
+
+    def run():
+        for back in (0.9, 0.5, 0.2, 0.95, 0.4):
+            for _ in range(60):
+                engine.step()
+            engine.rewind(round(back * engine.scheduler.step))
+            engine.change(max_num_seqs=4 + round(4 * back))
+        for _ in range(20):
+            engine.step()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    while thread.is_alive():
+        part = packer.pack(limit=7)
+        if part is not None:
+            tape.read(part)
+    thread.join()
+    while (part := packer.pack()) is not None:
+        tape.read(part)
+    assert_tells_all(tape, engine.trace)
+
+
 def test_the_same_id_means_another_request_after_going_back():
     engine = Engine(ScriptedRunner(), num_blocks=8, block_size=4)
     packer, tape = Packer(engine.trace), Tape()
