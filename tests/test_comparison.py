@@ -20,6 +20,7 @@ from workbench.comparison.renaming import renamed
 from workbench.config import EngineConfig
 from workbench.events import ModelFacts, StepRecord
 from workbench.rebuild import rebuild
+from workbench.render.comparison import comparison_html
 from workbench.runners.scripted import ScriptedRunner
 
 PROMPTS = [{"prompt_token_ids": list(range(i, i + 20 + 5 * i)), "arrival_step": 4 * i, "max_tokens": 30 + 7 * i % 30} for i in range(6)]
@@ -160,7 +161,7 @@ def test_a_fork_parts_from_its_run_at_the_fork_by_what_was_changed():
         found = compare(run, other)
     assert found.sentence.startswith("They part in step 10: r2 runs its 30 prompt tokens in b, in a it waits: ")
     assert found.notes == ("Before step 10 b changed max_num_seqs from 2 to 3.",)
-    assert found.names == ("the run of r0 to r5", "a fork of the run of r0 to r5 at step 10")
+    assert found.names == ("the run of r0 to r5", "the run of r0 to r5, forked at step 10")
 
 
 # -- what was changed ----------------------------------------------------------------------------------------------------
@@ -360,7 +361,7 @@ def test_text_has_the_sentence_the_changes_and_the_figures():
 def test_html_is_small_has_both_timelines_and_a_line_where_they_part():
     prompts = [{"prompt_token_ids": list(range(i, i + 20 + 5 * i)), "arrival_step": 7 * i, "max_tokens": 190 + i % 3} for i in range(8)]
     found = compare(run_of(prompts, num_blocks=110, max_num_seqs=6), run_of(prompts, num_blocks=110, max_num_seqs=8))
-    html = found._repr_html_()
+    html = comparison_html(found)
     assert len(found.a) + len(found.b) >= 2 * 240
     assert len(html) <= 90_000
     assert html.count("<svg") == 2
@@ -381,8 +382,8 @@ def test_names_from_outside_are_escaped():
     a, b = (SimpleNamespace(trace=hostile(make_trace(3, max_seqs=seqs)), name=SCRIPT) for seqs in (1, 3))
     found = compare(a, b)
     assert found.divergence is not None
-    assert "<script" not in found._repr_html_()
-    assert "<img" not in found._repr_html_()
+    assert "<script" not in comparison_html(found)
+    assert "<img" not in comparison_html(found)
     assert "\x1b" not in repr(found)
 
 

@@ -141,6 +141,12 @@ def test_a_failed_run_says_why():
     assert "MemoryError: no room for 9 blocks" in render_html(run)
 
 
+def test_a_failure_in_a_step_names_the_step():
+    run = make_run(make_trace(2)[:3], status="failed")
+    run.error, run.failed_step = MemoryError("no room for 9 blocks"), 3
+    assert "Step 3 failed with MemoryError: no room for 9 blocks" in render_html(run)
+
+
 def test_a_run_can_be_looked_at_while_it_is_running():
     assert "running" in render_html(make_run(make_trace(3)[:4], status="running"))
 
@@ -204,4 +210,5 @@ def test_a_run_is_asked_for_its_figures_once():
 
 def test_a_real_run_displays_itself():
     run = scripted_run([[1, 2, 3]], max_tokens=3)
+    run.with_player = False
     assert run._repr_mimebundle_()["text/html"] == render_html(run)

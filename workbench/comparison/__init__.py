@@ -18,7 +18,7 @@ from workbench.definitions import trace_of
 from workbench.findings.comparison import ComparisonData, Divergence, Figure
 from workbench.metrics import measure
 from workbench.render._format import plural
-from workbench.render.comparison import comparison_html, comparison_text
+from workbench.render.comparison import comparison_text
 
 if TYPE_CHECKING:
     from workbench.view import View
@@ -39,22 +39,22 @@ class Comparison(ComparisonData, frozen=True, kw_only=True):
         """
         from workbench.view import View
 
-        return View(self.a, self.b, names=self.names, parted=self._parted)
+        parted = None if self.divergence is None else (self.divergence.position, self.divergence.sentence)
+        return View(*self.side_by_side, names=self.names, parted=parted)
 
     def to_html(self, path: str | PathLike[str]) -> Path:
-        """Write that view as one page that opens from disk."""
-        from workbench.view.page import sources_of, write_document
+        """Write that view, and the figures, as one page that opens from disk.
 
-        return write_document(sources_of([self.a, self.b], self.names, self._parted), comparison_html(self), Path(path))
+        Raises :class:`ViewError` where the view was not built, and :class:`TraceError` when the place cannot be written.
+        """
+        from workbench.view.page import write_comparison
 
-    @property
-    def _parted(self) -> tuple[int, str] | None:
-        return None if self.divergence is None else (self.divergence.position, self.divergence.sentence)
+        return write_comparison(self, Path(path))
 
     def _repr_html_(self) -> str:
-        from workbench.view.page import sources_of, with_player
+        from workbench.view.page import comparison_with_player
 
-        return comparison_html(self) + with_player(sources_of([self.a, self.b], self.names, self._parted), "")
+        return comparison_with_player(self)
 
 
 def compare(run_a: Any, run_b: Any) -> Comparison:

@@ -74,3 +74,9 @@ class ComparisonData(msgspec.Struct, frozen=True, kw_only=True):
     first_steps: tuple[int, int]
     metrics: tuple[RunMetrics, RunMetrics]
     figures: tuple[Figure, ...]
+
+    @property
+    def side_by_side(self) -> tuple[Trace, Trace]:
+        """Both from the first steps that were compared on: a position in one is the same position in the other."""
+        (first_a, first_b), a, b = self.first_steps, self.a, self.b
+        return a[first_a - a.first_step :], b[first_b - b.first_step :]

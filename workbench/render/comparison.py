@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from workbench.findings.comparison import ComparisonData, Figure
 from workbench.render._format import NONE, escape, ms, number, percent, plain, plural
 from workbench.render._svg import Grid
@@ -25,17 +27,21 @@ def comparison_text(found: ComparisonData) -> str:
     return "\n".join([*map(plain, lines), "", *table_lines])
 
 
-def comparison_html(found: ComparisonData) -> str:
-    """The same with both timelines as one HTML fragment: no script, everything from outside escaped, both themes readable."""
+def comparison_html(found: ComparisonData, player: Callable[[str], str] | None = None) -> str:
+    """The same with both timelines as one HTML fragment: no script, everything from outside escaped, both themes readable.
+
+    ``player`` is given the HTML of the timelines and returns what shall stand in their place.
+    """
     notes = "".join(f'<div class="wb-nums">{escape(note)}</div>' for note in found.notes)
     said = f'<div class="wb-part"><b>{escape(found.sentence)}</b>{notes}</div>'
     figures = part("figures", "times in milliseconds, from the clocks of both", table(_COLUMNS, map(_row, found.figures)))
-    return framed(said, *_timelines(found), figures)
+    timelines = "\n".join(_timelines(found))
+    return framed(said, timelines if player is None else player(timelines), figures)
 
 
 def _timelines(found: ComparisonData) -> list[str]:
     """Both from the first pair of steps on, a column of one above the same column of the other."""
-    traces = [trace[first - trace.first_step :] for trace, first in zip((found.a, found.b), found.first_steps, strict=True)]
+    traces = found.side_by_side
     grid = Grid.of(max(map(len, traces)))
     shared = None if found.divergence is None else found.divergence.position
     drawn = []

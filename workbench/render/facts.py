@@ -21,13 +21,14 @@ class Result(NamedTuple):
     outputs: list[Any]
     status: str
     error: BaseException | None
+    failed_step: int | None = None  # the step in which it was raised, if it was raised in one
 
 
 def result_of(run: Any) -> Result:
     """Look at a run once; a :class:`Result` is its own."""
     if isinstance(run, Result):
         return run
-    return Result(run.trace, run.metrics, list(run.outputs), str(run.status), run.error)
+    return Result(run.trace, run.metrics, list(run.outputs), str(run.status), run.error, getattr(run, "failed_step", None))
 
 
 def model_line(trace: Any) -> str:
@@ -118,6 +119,7 @@ def text_of(completion: Any) -> str:
 def trouble(result: Result) -> str:
     """Why a run did not come to its end, in a sentence; empty when it did."""
     if result.error is not None:
-        return f"{type(result.error).__name__}: {result.error}"
+        where = "" if result.failed_step is None else f"Step {result.failed_step} failed with "
+        return f"{where}{type(result.error).__name__}: {result.error}"
     cut = sum(completion.finish_reason in (None, "abort") for completion in result.outputs)
     return f"Stopped before the end: {plural(cut, 'request')} unfinished." if result.status == "stopped" and cut else ""

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 
 from workbench.render._format import escape
-from workbench.render.html import STYLE
+from workbench.render.html import framed
 
-
-def framed(*parts: str) -> str:
-    """Parts in one box: no script, no outside reference, readable in both themes."""
-    return f'<div class="wb-run mathjax_ignore tex2jax_ignore"><style>{STYLE}</style>\n' + "\n".join(filter(None, parts)) + "\n</div>"
+__all__ = ["framed", "part", "table"]
 
 
 def part(name: str, note: str, content: str) -> str:

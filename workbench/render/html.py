@@ -59,13 +59,30 @@ def render_html(run: Any) -> str:
     leave it alone, because a dollar sign in an output is a dollar sign.
     """
     result = facts.result_of(run)
-    return page(result, timeline_svg(result.trace), kv_svg(result.trace))
+    return page(result, pictures(result.trace))
 
 
-def page(result: facts.Result, timeline: str, kv: str) -> str:
-    """:func:`render_html` around pictures that are drawn already."""
-    parts = [_header(result), _outputs(result), _pictures(result.trace, timeline, kv), _numbers(result.metrics), _FOOTER]
+def page(result: facts.Result, shown: str) -> str:
+    """:func:`render_html` around what shows the steps: pictures, or a player of them."""
+    return framed(_header(result), _outputs(result), shown, _numbers(result.metrics), _FOOTER)
+
+
+def document_body(result: facts.Result, shown: str) -> str:
+    """The same for a page that nobody reads in a notebook: the steps come first."""
+    return framed(_header(result), shown, _outputs(result), _numbers(result.metrics))
+
+
+def framed(*parts: str) -> str:
+    """Parts in one box: no script, no outside reference, readable in both themes."""
     return f'<div class="wb-run mathjax_ignore tex2jax_ignore"><style>{STYLE}</style>\n' + "\n".join(filter(None, parts)) + "\n</div>"
+
+
+def pictures(trace: Any, timeline: str | None = None, kv: str | None = None) -> str:
+    """Timeline and KV strip, drawn here unless they are given, each under its name: parts of a box."""
+    config, records = trace.config, trace.records
+    budget = f"tokens of each step against its budget · a row per request · milliseconds per step · {plural(len(records), 'step')}"
+    pool = f"{plural(records[-1].kv.total, 'block')} × {plural(config.block_size, 'token')}" if records else ""
+    return _picture("steps", budget, timeline or timeline_svg(trace)) + _picture("KV cache", pool, kv or kv_svg(trace))
 
 
 def _header(result: facts.Result) -> str:
@@ -133,13 +150,6 @@ def _beginning(text: str) -> str:
 def _pre(text: str, cls: str) -> str:
     # A parser drops one newline right after <pre>; the one written here is that one.
     return f'<pre class="{cls}" dir="auto" style="white-space:pre-wrap">\n{escape(text)}</pre>' if text else ""
-
-
-def _pictures(trace: Any, timeline: str, kv: str) -> str:
-    config, records = trace.config, trace.records
-    budget = f"tokens of each step against its budget · a row per request · milliseconds per step · {plural(len(records), 'step')}"
-    pool = f"{plural(records[-1].kv.total, 'block')} × {plural(config.block_size, 'token')}" if records else ""
-    return _picture("steps", budget, timeline) + _picture("KV cache", pool, kv)
 
 
 def _picture(name: str, note: str, svg: str) -> str:

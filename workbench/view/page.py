@@ -1,97 +1,149 @@
 """The view without a kernel: a player for notebooks and exports, and a page of its own.
 
-A player is HTML in which a script puts the same screen, read only, in the place of the static result; where scripts are taken out
-(GitHub, a notebook that is not trusted) the static result stays.  Script, style and columns travel inside, compressed; nothing is fetched.
+A player is HTML in which a script puts the same screen, read only, in the place of the static pictures; where scripts are taken out
+(GitHub, a notebook that is not trusted) or cannot do it, the pictures stay.  All that it needs travels inside; nothing is fetched.
 """
 
 from __future__ import annotations
 
 import base64
-import json
-import os
-import zlib
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
+from workbench._tracefile import replace_file
+from workbench.errors import ViewError
+from workbench.findings.comparison import ComparisonData
 from workbench.render import mimebundle
-from workbench.tape.why import whys
-from workbench.trace import Trace
-from workbench.view.files import is_built, script, style, uplot
+from workbench.render._format import escape
+from workbench.render.comparison import comparison_html
+from workbench.render.facts import result_of
+from workbench.render.html import document_body, framed, pictures
+from workbench.view.files import is_built
+from workbench.view.saved import saved_screen
 from workbench.view.sources import Source
 
 if TYPE_CHECKING:
     from workbench.view.sources import Watched
 
-PLAYER_STEPS = 3_000  # more make a notebook heavy: the static result says how to open them
-WHY_BUDGET_S = 0.4  # for the sentences of a player: a cell's end must not be waited for
+PLAYER_BYTES = 1_400_000  # of a player in a notebook: a run of 3,000 steps with 16 requests
+PLAYER_ROWS = 60_000  # decisions in all steps; packing them takes a second, and more would not fit into the bytes
+WHY_BUDGET_S = 0.25  # for the sentences of a player: a cell's end must not be waited for
 PAGE_WHY_BUDGET_S = 20.0
 
+_FRAMELESS = ".wb-view{border:0;border-bottom:1px solid var(--wb-line);border-radius:0;max-width:none}"  # what is around it has a frame
+_HEADLESS = _FRAMELESS + ".wb-view .wb-header{display:none}"  # and has said what the header says
+_TYPE = "application/x-inference-workbench-1"
+
+# A shadow root keeps the notebook's styles, the static result's and those of other versions of the view away from this one.
 _BOOT = """(() => {
-  const box = document.currentScript.previousElementSibling;
-  const data = document.currentScript.dataset.run;
-  (async () => {
-    const packed = Uint8Array.from(atob(data), (each) => each.charCodeAt(0));
+  const start = async (box, text) => {
+    const packed = Uint8Array.from(atob(text), (each) => each.charCodeAt(0));
     const bytes = await new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"))).arrayBuffer();
     const size = new DataView(bytes).getUint32(0, true);
     const page = JSON.parse(new TextDecoder().decode(new Uint8Array(bytes, 8, size)));
     const address = URL.createObjectURL(new Blob([page.script], {type: "text/javascript"}));
-    const view = await import(address);
-    URL.revokeObjectURL(address);
-    const [style, place] = ["style", "div"].map((tag) => document.createElement(tag));
-    style.textContent = page.style;
+    const view = await import(address).finally(() => URL.revokeObjectURL(address));
     const still = [...box.childNodes];
-    box.append(style, place);
-    view.play(place, page.saved, page.buffers.map(([start, end]) => bytes.slice(start, end)), page.uplot);
+    const [host, style, place] = ["div", "style", "div"].map((tag) => document.createElement(tag));
+    host.dataset.lmSuppressShortcuts = "true";
+    style.textContent = page.style;
+    host.attachShadow({mode: "open"}).append(style, place);
+    box.append(host);
+    try {
+      view.play(place, page.saved, page.buffers.map(([start, end]) => bytes.slice(start, end)), page.uplot);
+    } catch (error) {
+      host.remove();
+      throw error;
+    }
     still.forEach((each) => each.remove());
-  })().catch((error) => console.warn("workbench: the static result stays, as the player could not start:", error));
-})();"""
+  };
+  for (const data of document.querySelectorAll('script[type="TYPE"]')) {
+    const box = data.parentElement;
+    data.remove();
+    start(box, data.textContent).catch((error) => console.warn("workbench: the pictures stay, as the player could not start:", error));
+  }
+})();""".replace("TYPE", _TYPE)
 
 
 def result_bundle(run: Any) -> dict[str, str]:
     """What a notebook stores of a run: its static result, with a player where that pays."""
-    bundle = mimebundle(run)
-    if run.with_player and run.status not in ("running", "paused"):
-        bundle["text/html"] = with_player([Source(run, 0)], bundle["text/html"])
-    return bundle
+    if not run.with_player or run.status in ("running", "paused"):
+        return mimebundle(run)
+    return mimebundle(run, lambda still: with_player([Source(run, 0)], still, "run", _HEADLESS))
 
 
-def with_player(sources: Sequence[Source], still: str, *, budget_s: float = WHY_BUDGET_S) -> str:
-    """``still`` (HTML), and a script that puts the player of ``sources`` in its place; ``still`` alone for runs of no or too many steps."""
-    steps = max((len(source.trace) for source in sources), default=0)
-    if not 0 < steps <= PLAYER_STEPS or not is_built() or any(source.trace.fidelity != "exact" for source in sources):
-        return still
-    return _scripted(sources, still, budget_s)
-
-
-def sources_of(traces: Sequence[Trace], names: Sequence[str], parted: tuple[int, str] | None) -> list[Source]:
-    """Traces side by side; ``parted`` is where the second leaves the first."""
-    sources = [Source(trace, number, name) for number, (trace, name) in enumerate(zip(traces, names, strict=True))]
-    sources[-1].parted = parted
-    return sources
+def comparison_with_player(found: ComparisonData) -> str:
+    """A comparison, with a player of both runs in the place of its timelines where that pays."""
+    return comparison_html(found, lambda still: with_player(_two(found), still, "compare(a, b)", _FRAMELESS))
 
 
 def write_page(run: Watched, path: Path) -> Path:
-    """Write the view of a run as one HTML file; where scripts are off it shows the static result."""
-    return write_document([Source(run, 0)], mimebundle(run)["text/html"], path)
+    """Write the view of a run, and its static result, as one HTML file."""
+    result = result_of(run)
+    player = playing([Source(run, 0)], pictures(result.trace), PAGE_WHY_BUDGET_S, _HEADLESS)
+    return _write(path, run.name, document_body(result, player))
 
 
-def write_document(sources: Sequence[Source], still: str, path: Path) -> Path:
-    """Write one page that shows ``sources``, replacing an older one only when complete.
+def write_comparison(found: ComparisonData, path: Path) -> Path:
+    """Write the view of two runs, and their figures, as one HTML file."""
+    body = comparison_html(found, lambda still: playing(_two(found), still, PAGE_WHY_BUDGET_S, _FRAMELESS))
+    return _write(path, " and ".join(found.names), body)
 
-    Raises :class:`ViewError` when the view's files were not built.
+
+def write_screen(sources: Sequence[Source], path: Path) -> Path:
+    """Write one page that shows ``sources``; where scripts are off it shows their pictures.
+
+    Raises :class:`ViewError` when the view's files were not built, and :class:`TraceError` when the place cannot be written.
     """
-    body = _scripted(sources, still, PAGE_WHY_BUDGET_S)
-    title = escape(" and ".join(source.name for source in sources))
-    document = _DOCUMENT.format(title=title, body=body)
-    with NamedTemporaryFile("w", encoding="utf-8", dir=path.parent or ".", prefix=path.name, delete=False) as file:
-        file.write(document)
-    os.chmod(file.name, 0o644)  # temporary files are private, pages are not
-    os.replace(file.name, path)
+    still = framed(*(pictures(source.trace) for source in sources))
+    return _write(path, " and ".join(source.name for source in sources), playing(sources, still, PAGE_WHY_BUDGET_S))
+
+
+def with_player(sources: Sequence[Source], still: str, name: str, look: str = "") -> str:
+    """``still`` (HTML), and what puts the player of ``sources`` in its place, unless that would make a notebook heavy.
+
+    ``name`` is the Python expression whose ``view()`` and ``to_html()`` show it then.
+    """
+    if not is_built() or any(source.trace.fidelity != "exact" for source in sources):
+        return still
+    if sum(len(record.decisions) for source in sources for record in source.trace) <= PLAYER_ROWS:
+        found = playing(sources, still, WHY_BUDGET_S, look)
+        if len(found) - len(still) <= PLAYER_BYTES:
+            return found
+    return still + _TOO_LONG.format(name=escape(name))
+
+
+def playing(sources: Sequence[Source], still: str, budget_s: float, look: str = "") -> str:
+    """``still`` (HTML), and what puts the player of ``sources`` in its place; ``still`` alone if there are no steps to play.
+
+    Raises :class:`ViewError` for traces that are not exact, and where the view was not built.
+    """
+    for source in sources:
+        if source.trace.fidelity != "exact":
+            raise ViewError(f"{source.name} is {source.trace.fidelity}, not exact: it holds no decisions that could be shown step by step")
+    if not any(len(source.trace) for source in sources):
+        return still
+    data = base64.b64encode(saved_screen(sources, budget_s, look)).decode("ascii")
+    return f'<div class="wb-saved">{still}<script type="{_TYPE}">{data}</script></div><script>{_BOOT}</script>'
+
+
+def _two(found: ComparisonData) -> list[Source]:
+    sources = [Source(trace, number, name) for number, (trace, name) in enumerate(zip(found.side_by_side, found.names, strict=True))]
+    if found.divergence is not None:
+        sources[-1].parted = (found.divergence.position, found.divergence.sentence)
+    return sources
+
+
+def _write(path: Path, title: str, body: str) -> Path:
+    replace_file(path, _DOCUMENT.format(title=escape(title), body=body).encode())
     return path
 
+
+_TOO_LONG = (
+    '<div class="wb-part wb-foot">Too long to be played in the notebook’s file: <code>{name}.view()</code> shows every step here, '
+    '<code>{name}.to_html("run.html")</code> writes them as a page.</div>'
+)
 
 _DOCUMENT = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -99,6 +151,7 @@ _DOCUMENT = """<!doctype html>
 <style>
 :root {{ color-scheme: light dark; }}
 body {{ margin: 16px auto; max-width: 1240px; padding: 0 12px; font-family: system-ui, "DejaVu Sans", sans-serif; }}
+body > .wb-run {{ max-width: none; background: var(--jp-layout-color0, #fff); }}
 @media (prefers-color-scheme: dark) {{
   body {{ background: #111; color: #e7eaee; }}
   :root {{ --jp-layout-color0: #15191f; --jp-layout-color1: #1b2028; --jp-content-font-color1: #e7eaee; --jp-content-font-color2: #98a1ad;
@@ -108,48 +161,3 @@ body {{ margin: 16px auto; max-width: 1240px; padding: 0 12px; font-family: syst
 {body}
 </body></html>
 """
-
-
-def _scripted(sources: Sequence[Source], still: str, budget_s: float) -> str:
-    data = base64.b64encode(zlib.compress(_packed(sources, budget_s), 9)).decode("ascii")
-    return f'<div class="wb-saved">{still}</div><script data-run="{data}">{_BOOT}</script>'
-
-
-def _packed(sources: Sequence[Source], budget_s: float) -> bytes:
-    """A length, JSON (script, style, frame, sentences), and the columns, each on a multiple of 8 bytes."""
-    parts, buffers, told = [], list[bytes](), []
-    for source in sources:
-        status = source.status(whole=True)
-        entries = [{"run": source.number, "status": status}]
-        while (part := source.news()) is not None:
-            entries.append({"run": source.number, "status": {"state": status["state"]}, "tape": {**part.header, "buffer": len(buffers)}})
-            buffers.append(part.buffer)
-        parts += entries
-        first = source.first_step
-        told.append(whys(source.trace, first, first + len(source.trace), budget_s / len(sources)))
-    runs = [{**source.info(), "live": False} for source in sources]
-    frame = {"kind": "frame", "seq": 0, "runs": runs, "parts": parts}
-    page = {"script": script(), "style": style(), "uplot": uplot(), "saved": {"frame": frame, "whys": told}}
-    return _joined(page, buffers)
-
-
-def _joined(page: dict[str, Any], buffers: Sequence[bytes]) -> bytes:
-    """Where buffers lie depends on how long the JSON is that says so: room is left for that."""
-    spans = [[0, 0] for _ in buffers]
-    room = len(json.dumps({**page, "buffers": [[2**40, 2**40]] * len(buffers)}, ensure_ascii=False).encode())
-    start = _aligned(8 + room)
-    at = start
-    for span, buffer in zip(spans, buffers, strict=True):
-        span[:] = [at, at + len(buffer)]
-        at = _aligned(at + len(buffer))
-    text = json.dumps({**page, "buffers": spans}, ensure_ascii=False, separators=(",", ":")).encode()
-    whole = bytearray(at)
-    whole[:8] = len(text).to_bytes(8, "little")
-    whole[8 : 8 + len(text)] = text
-    for (first, end), buffer in zip(spans, buffers, strict=True):
-        whole[first:end] = buffer
-    return bytes(whole)
-
-
-def _aligned(offset: int) -> int:
-    return -(-offset // 8) * 8

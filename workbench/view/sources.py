@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -98,7 +98,9 @@ class Source:
             self._whole, self.first_step, text_of = what, what.first_step, None
         else:
             self.name = name or what.name
-            self._whole, self.first_step = what.engine.trace, what.first_step
+            # What the engine remembers from before the run says what is in the cache; unless it went another way since.
+            self._whole = what.engine.trace if _holds(what.engine.trace, what.trace) else what.trace
+            self.first_step = what.first_step
             text_of = what.engine.tokenizer.token_text if what.engine.tokenizer is not None else None
             self.fork_step = what.engine.trace.next_step if parent is not None else None
         self.packer = Packer(self._whole, self.first_step, text_of=text_of)
@@ -133,6 +135,12 @@ class Source:
         end = len(run.trace)
         return self.packer.pack(LIMIT, end_step=self.first_step + end) if len(self.packer) != end else None
 
+    def parts(self) -> Iterator[Part]:
+        """What was not packed yet, up to the step that is the newest now."""
+        end = self.first_step + len(self.trace)
+        while (part := self.packer.pack(LIMIT, end_step=end)) is not None:
+            yield part
+
     def info(self) -> dict[str, Any]:
         """The ``RunInfo`` of the wire."""
         found: dict[str, Any] = {"run": self.number, "name": self.name, "live": self.run is not None}
@@ -158,3 +166,11 @@ class Source:
             at = self.run.engine.trace.next_step if step is None else step
             found["error"] = {"type": type(error).__name__, "message": str(error), "step": at}
         return found
+
+
+def _holds(whole: Trace, part: Trace) -> bool:
+    """Whether the newest record of ``part``, and with it all before, is still one of ``whole``."""
+    if not len(part):
+        return True
+    newest = part[-1]
+    return whole.first_step <= newest.step < whole.next_step and whole.at(newest.step) is newest

@@ -15,7 +15,7 @@ from workbench.trace import Trace
 from workbench.view.commands import OPS, SLOW, answer
 from workbench.view.control import door
 from workbench.view.files import script, style, uplot
-from workbench.view.page import write_document
+from workbench.view.page import write_screen
 from workbench.view.publisher import Publisher
 from workbench.view.sources import Source, Watched
 from workbench.view.worker import Worker
@@ -76,8 +76,11 @@ class View(anywidget.AnyWidget):
             (self._slow if op in SLOW or op not in OPS else self._quick).do(lambda: self._answer(ask))
 
     def to_html(self, path: str | PathLike[str]) -> Path:
-        """Write what is on the screen as one page that opens from disk and scrubs without a kernel."""
-        return write_document([source.again() for source in self.sources], "", Path(path))
+        """Write what is on the screen as one page that opens from disk and scrubs without a kernel.
+
+        Raises :class:`TraceError` when the place cannot be written.
+        """
+        return write_screen([source.again() for source in self.sources], Path(path))
 
     def close(self) -> None:
         """End the view: its comm, its listening, its threads."""
@@ -115,5 +118,3 @@ class View(anywidget.AnyWidget):
 
     def __repr__(self) -> str:
         return f"<View of {', '.join(source.name for source in self.sources)}>"
-
-

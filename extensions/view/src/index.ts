@@ -3,6 +3,7 @@
 import { bring } from "./library.js";
 import type { AnyModel } from "./link.js";
 import { Model } from "./model.js";
+import { inhabit } from "./place.js";
 import { Screen } from "./screen.js";
 import type { Frame, Why } from "./wire.js";
 
@@ -40,5 +41,5 @@ export function play(el: HTMLElement, saved: Saved, buffers: readonly ArrayBuffe
   void bring(uplot).then(() => model.changed(), warn);
   model.take(saved.frame, buffers);
   saved.whys.forEach((whys, run) => whys.forEach((why) => model.runs[run]?.whys.set(why.step, why)));
-  new Screen(model, el, new AbortController().signal);
+  inhabit(el, model);
 }

@@ -25,7 +25,7 @@ export class Rove {
 
   /** After the tokens changed: the stop is the newest token, unless the reader stands on another. */
   settle(newest: HTMLElement | null): void {
-    const here = this.#stop !== null && this.#stop.isConnected && document.activeElement === this.#stop;
+    const here = this.#stop !== null && this.#stop.matches(":focus"); // in a saved page the document's active element is a shadow root's host
     if (!here && newest !== this.#stop) this.#put(newest);
   }
 
