@@ -33,7 +33,7 @@ GOLDEN = Path(__file__).parent / "data" / "golden"
 GOLDEN_LIMIT_BYTES = 150_000
 # Of 255: what the anti-aliasing of two builds of the same browser may differ by, and a change of colour may not.
 CHANNEL_TOLERANCE = 40
-OWN = re.compile(r"^(http://(127\.0\.0\.1|localhost)[:/]|ws://(127\.0\.0\.1|localhost)[:/]|data:|blob:|about:)")
+OWN = re.compile(r"^(http://(127\.0\.0\.1|localhost)[:/]|ws://(127\.0\.0\.1|localhost)[:/]|data:|blob:|about:|file:///)")
 
 
 def chromium() -> str:
