@@ -1,7 +1,8 @@
 """``Publisher``: sends what is new to the screens, one message at a time and at most twenty a second.
 
 It lives on a thread of its own, which ends when nothing happens and begins again with the next news.  The engine's thread only sets an
-event; it never waits for a browser.
+event; it never waits for a browser.  But it shares the interpreter with this thread, and the processor with whoever reads the messages:
+so while an engine runs, frames that cost more are rarer; that a run halts or goes on is told without delay.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from workbench.view.sources import Source
 Send = Callable[[dict[str, Any], list[bytes]], object]
 
 FRAME_S = 0.05
-SLOW_FRAME_S = 0.2  # while a browser lags behind
+SLOW_FRAME_S = 0.2  # while a browser lags behind, and at most while all is well
+SHARE = 0.01  # of a processor for this thread; sockets and readers take about as much again
 LAG_FRAMES = 8
 IDLE_S = 1.0  # after which the thread ends
 PARTED_S = 1.0  # between two looks for the first difference of a branch
@@ -31,6 +33,8 @@ class Publisher:
         self._send = send
         self._sources = sources  # may grow
         self._news = threading.Event()
+        self._haste = threading.Event()  # news that must not wait
+        self._spent_s = 0.0  # processor time of the last frame
         self._guard = threading.Lock()
         self._clients: list[str] = []  # who wait for a snapshot
         self._thread: threading.Thread | None = None
@@ -45,6 +49,8 @@ class Publisher:
     def wake(self) -> None:
         """There may be news."""
         self._news.set()
+        if any(source.state != self._told.get(source.number, {}).get("state") for source in self._sources):
+            self._haste.set()
         thread = self._thread
         if thread is None or not thread.is_alive():
             self._start()
@@ -53,6 +59,7 @@ class Publisher:
         """Send a snapshot to one browser."""
         with self._guard:
             self._clients.append(client)
+        self._haste.set()
         self.wake()
 
     def ack(self, seq: int) -> None:
@@ -63,13 +70,20 @@ class Publisher:
         """Send nothing any more."""
         self._closed = True
         self._news.set()
+        self._haste.set()
 
     @property
     def interval_s(self) -> float:
-        """Between two frames: longer while a browser that answers lags; silence says nothing, since a busy kernel does not hear answers."""
+        """Between two frames: longer while an engine runs and frames cost much, and while a browser that answers lags.
+
+        Silence says nothing, since a busy kernel does not hear answers.
+        """
         seq, when_s = self._acked
         lags = time.monotonic() - when_s < _ACK_GOOD_S and self._seq - seq > LAG_FRAMES
-        return SLOW_FRAME_S if lags else FRAME_S
+        if lags:
+            return SLOW_FRAME_S
+        due_s = self._spent_s / SHARE if any(source.is_running for source in self._sources) else 0.0
+        return min(SLOW_FRAME_S, max(FRAME_S, due_s))
 
     def _start(self) -> None:
         with self._guard:
@@ -86,10 +100,13 @@ class Publisher:
                         self._thread = None
                         return
             self._news.clear()
-            began_s = time.monotonic()
+            self._haste.clear()
+            began_s, used_s = time.monotonic(), time.thread_time()
             if self._closed or not self._publish():
                 return
-            time.sleep(max(0.0, self.interval_s - (time.monotonic() - began_s)))
+            self._spent_s = time.thread_time() - used_s
+            time.sleep(max(0.0, began_s + FRAME_S - time.monotonic()))
+            self._haste.wait(max(0.0, began_s + self.interval_s - time.monotonic()))
 
     def _publish(self) -> bool:
         """One frame of what is new, then snapshots for those who came; false when nobody can be reached any more."""

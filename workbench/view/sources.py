@@ -123,9 +123,14 @@ class Source:
         return self.run.trace if self.run is not None else self._whole
 
     @property
+    def state(self) -> str:
+        """How the run stands."""
+        return self.run.status if self.run is not None else "finished"
+
+    @property
     def is_running(self) -> bool:
         """Whether steps are being taken."""
-        return self.run is not None and self.run.status == "running"
+        return self.state == "running"
 
     def news(self) -> Part | None:
         """What was not packed yet; of a run that is over nothing beyond its own end, whatever its engine does next."""
@@ -155,7 +160,7 @@ class Source:
         """The ``Status`` of the wire; the settings are in it when they changed, or if ``whole``."""
         if self.run is None:
             return {"state": "finished"}
-        found: dict[str, Any] = {"state": self.run.status}
+        found: dict[str, Any] = {"state": self.state}
         config = self.run.engine.config
         if whole or config is not self._told_config:
             self._told_config = config
