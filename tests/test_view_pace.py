@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 
 import pytest
 
@@ -63,7 +64,7 @@ def keep_waking(publisher, for_s):
 
 
 def gaps(times):
-    return [later[0] - earlier[0] for earlier, later in zip(times, times[1:], strict=False)]
+    return [later[0] - earlier[0] for earlier, later in pairwise(times)]
 
 
 def test_frames_that_cost_little_come_twenty_times_a_second(published):
@@ -81,13 +82,13 @@ def test_frames_that_cost_much_are_rarer_while_an_engine_runs(published):
 
 
 def test_frames_are_never_rarer_than_five_a_second_however_much_they_cost(published):
-    dear, _, times = published(0.02)
+    dear, _, _ = published(0.02)
     keep_waking(dear, 0.5)
     assert dear.interval_s == SLOW_FRAME_S
 
 
 def test_nothing_is_held_back_for_an_engine_that_stands(published):
-    dear, _, times = published(3e-3, state="paused")
+    dear, _, _ = published(3e-3, state="paused")
     keep_waking(dear, 0.3)
     assert dear.interval_s == FRAME_S
 
