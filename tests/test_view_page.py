@@ -150,6 +150,7 @@ def test_a_run_whose_engine_went_another_way_since_still_shows_what_it_did():
     engine = speaking_engine(max_num_seqs=1)
     run = engine.run(["One", "Two"], max_tokens=5)
     engine.rewind(4)
+    engine.abort("r1")
     engine.run("Other", max_tokens=20)
     html = result_bundle(run)["text/html"]
     assert steps_in(html) == [len(run.trace)]
