@@ -20,6 +20,8 @@ from workbench.view.publisher import Publisher
 from workbench.view.sources import Source, Watched
 from workbench.view.worker import Worker
 
+_SHOWS_NOTHING = "export default {}"
+
 
 class View(anywidget.AnyWidget):
     """A picture of runs and traces: ``View(run)``, ``View(load_trace("run.wbt"))``, ``View(a, b)`` with one cursor for both.
@@ -91,6 +93,8 @@ class View(anywidget.AnyWidget):
         if self._door is not None:
             self._door.close(self.model_id or "")
             self._door = None
+        with self.hold_sync():  # who saves the state of widgets, saves that of closed ones too: it need not hold the code
+            self._esm, self._css, self._uplot = _SHOWS_NOTHING, "", ""
         self.layout.close()  # a widget of its own, which nobody else would close
         super().close()
 
