@@ -29,13 +29,13 @@ from workbench.view.page import result_bundle, with_player
 from workbench.view.sources import Source
 
 SCRIPTS = re.compile(r"<script\b.*?</script>", re.DOTALL)
-DATA = re.compile(r'<script type="application/x-inference-workbench-1">([A-Za-z0-9+/=]+)</script>')
+DATA = re.compile(r' data-workbench-1="([A-Za-z0-9+/=]+)"')
 HOSTILE = """</script><script>window.hacked=1</script><!--<script>"'`><img src=x onerror="window.hacked=2">-->&amp;{body} ${1} 🦜\\u2028"""
 
 
 def without_scripts(html: str) -> str:
     """What a sanitizer leaves."""
-    return SCRIPTS.sub("", html)
+    return DATA.sub("", SCRIPTS.sub("", html))
 
 
 def packed(html: str) -> tuple[dict, bytes]:
@@ -290,10 +290,9 @@ def hostile_trace() -> Trace:
 
 
 def assert_only_our_scripts(html: str) -> None:
-    """The only tags that run anything are the two of the player."""
-    found = re.findall(r"<script\b[^>]*>", html)
-    assert found == ['<script type="application/x-inference-workbench-1">', "<script>"]
-    assert html.count("</script>") == 2
+    """Nothing runs but the player's one script."""
+    assert re.findall(r"<script\b[^>]*>", html) == ["<script>"]
+    assert html.count("</script>") == 1
     assert "<!--" not in without_scripts(html)
     assert_harmless(without_scripts(html))
 

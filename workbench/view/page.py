@@ -33,7 +33,7 @@ PAGE_WHY_BUDGET_S = 20.0
 
 _FRAMELESS = ".wb-view{border:0;border-bottom:1px solid var(--wb-line);border-radius:0;max-width:none}"  # what is around it has a frame
 _HEADLESS = _FRAMELESS + ".wb-view .wb-header{display:none}"  # and has said what the header says
-_TYPE = "application/x-inference-workbench-1"
+_DATA = "data-workbench-1"  # an attribute: of a script that they do not let pass, some cleaners show the text
 
 # A shadow root keeps the notebook's styles, the static result's and those of other versions of the view away from this one.
 _BOOT = """(() => {
@@ -58,12 +58,12 @@ _BOOT = """(() => {
     }
     still.forEach((each) => each.remove());
   };
-  for (const data of document.querySelectorAll('script[type="TYPE"]')) {
-    const box = data.parentElement;
-    data.remove();
-    start(box, data.textContent).catch((error) => console.warn("workbench: the pictures stay, as the player could not start:", error));
+  for (const box of document.querySelectorAll(".wb-saved[DATA]")) {
+    const text = box.getAttribute("DATA");
+    box.removeAttribute("DATA");
+    start(box, text).catch((error) => console.warn("workbench: the pictures stay, as the player could not start:", error));
   }
-})();""".replace("TYPE", _TYPE)
+})();""".replace("DATA", _DATA)
 
 
 def result_bundle(run: Any) -> dict[str, str]:
@@ -125,7 +125,7 @@ def playing(sources: Sequence[Source], still: str, budget_s: float, look: str = 
     if not any(len(source.trace) for source in sources):
         return still
     data = base64.b64encode(saved_screen(sources, budget_s, look)).decode("ascii")
-    return f'<div class="wb-saved">{still}<script type="{_TYPE}">{data}</script></div><script>{_BOOT}</script>'
+    return f'<div class="wb-saved" {_DATA}="{data}">{still}</div><script>{_BOOT}</script>'
 
 
 def _two(found: ComparisonData) -> list[Source]:
