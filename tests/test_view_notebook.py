@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from nbclient import NotebookClient
 from nbconvert import HTMLExporter, MarkdownExporter, PythonExporter
 from nbformat.v4 import new_code_cell, new_notebook
 from saved_pages import beyond, opened
+from test_view_page import DATA
 
 pytestmark = pytest.mark.kernel
 
@@ -116,6 +116,7 @@ def test_a_reader_without_html_gets_the_picture_and_the_source_is_a_script(noteb
 
 
 def test_a_page_that_is_cleaned_of_scripts_keeps_the_answers(notebooks):
+    carried = DATA.search(data_of(notebooks[False], WAITED)[-1]["text/html"])[1]
     text, _ = HTMLExporter(sanitize_html=True).from_notebook_node(notebooks[False])
-    assert not re.search(r"[A-Za-z0-9+/=]{1000}", text)  # as text, the player's data would bury the answers
+    assert carried[:100] not in text  # as text it would bury the answers
     assert "Yes, of course. Yes, of course." in text
