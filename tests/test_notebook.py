@@ -6,6 +6,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from test_view_page import DATA, without_scripts
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 
@@ -46,7 +47,12 @@ class TestStart:
         assert {"text/plain", "text/html", "image/svg+xml"} <= set(first)
         assert "gravity" in first["text/html"].lower()
         assert "<svg" in first["text/html"]
-        assert "<script" not in first["text/html"]
+
+    def test_the_result_can_be_played_and_is_small_with_or_without_its_player(self, executed):
+        first = next(data["text/html"] for data in self.results(executed) if "text/html" in data)
+        assert len(DATA.findall(first)) == 1
+        assert len(first) <= 300_000
+        assert len(without_scripts(first)) <= 60_000
 
     def test_a_second_question_hits_the_prefix_cache(self, executed):
         counts = next(data["text/plain"] for data in self.results(executed) if data["text/plain"].startswith("["))
@@ -58,7 +64,7 @@ class TestStart:
         assert "Urgent: what is 2 + 2?" in text
 
     def test_the_saved_notebook_stays_small(self, executed):
-        assert len(nbformat.writes(executed)) < 400_000
+        assert len(nbformat.writes(executed)) < 600_000  # two players in it
 
 
 @pytest.mark.model
