@@ -10,7 +10,7 @@ import * as esbuild from "esbuild";
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 const { dependencies } = JSON.parse(readFileSync(here("package.json"), "utf8"));
 const watching = process.argv.includes("--watch");
-const notice = "/*! inference-workbench (Apache-2.0); see THIRD_PARTY.md */";
+const notice = "/*! inference-workbench (Apache-2.0) */";
 const uplot = `/*! uPlot ${dependencies.uplot}, Copyright (c) 2022 Leon Sorokin (MIT); see THIRD_PARTY.md of inference-workbench */`;
 
 const settings = {

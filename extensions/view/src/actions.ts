@@ -9,7 +9,7 @@ import type { Tape } from "./tape.js";
 /** What ▶ would do now. */
 export type PlayMode = "halt" | "pause" | "branch" | "apply" | "resume" | "walk" | "again" | "nothing";
 
-const SAVED = "this is a saved page: run.view() in a kernel has these buttons";
+export const SAVED = "this is a saved page: run.view() in a kernel has these buttons";
 const LOADED = "no engine stands behind this run: workbench.Engine.from_trace(trace) makes one";
 const OVER = "the run is over: fork it at a step to go on";
 const TRY_MS = 50; // a branch's first frame may come after the answer that announces it

@@ -1,5 +1,7 @@
 /** `Canvas`: a 2D canvas as wide as its place, sharp on every screen. */
 
+import { aria } from "./dom.js";
+
 export class Canvas {
   readonly el = document.createElement("canvas");
   readonly context = this.el.getContext("2d")!;
@@ -31,7 +33,7 @@ export class Canvas {
 
   /** What the canvas shows, in words, for those who do not see it. */
   describe(text: string): void {
-    if (this.el.getAttribute("aria-label") !== text) this.el.setAttribute("aria-label", text);
+    if (this.el.getAttribute("aria-label") !== text) aria(this.el, "label", text);
   }
 
   /** Where a pointer event lies, in CSS pixels. */

@@ -13,12 +13,38 @@ export function h<Tag extends keyof HTMLElementTagNameMap>(
   return made;
 }
 
+/** A `div` of a class. */
+export const box = (cls: string, ...children: (Node | string)[]): HTMLDivElement => h("div", { class: cls }, ...children);
+
+/** A `span` of a class, or of none. */
+export const span = (cls: string, ...children: (Node | string)[]): HTMLSpanElement => h("span", cls === "" ? {} : { class: cls }, ...children);
+
+/** Say something about an element to those who do not see it: `aria(toggle, "expanded", true)`. */
+export const aria = (el: Element, name: string, value: unknown): void => el.setAttribute(`aria-${name}`, String(value));
+
+/** Give an element a class, or take it away. */
+export const mark = (el: Element, cls: string, on: boolean): boolean => el.classList.toggle(cls, on);
+
 /** A real button; `title` is both its tooltip and its name for those who do not see it. */
 export function button(face: string, title: string, act: () => void, cls = ""): HTMLButtonElement {
   const made = h("button", { type: "button", title, "aria-label": title, class: `wb-button ${cls}` }, face);
   made.addEventListener("click", act);
   return made;
 }
+
+/** Hear an element's events until `signal` aborts. */
+export function on<Type extends keyof HTMLElementEventMap>(
+  el: HTMLElement,
+  type: Type,
+  act: (event: HTMLElementEventMap[Type]) => void,
+  signal: AbortSignal,
+): void {
+  el.addEventListener(type, act, { signal });
+}
+
+export const whenOver = (signal: AbortSignal, act: () => void): void => signal.addEventListener("abort", act);
+
+export const hide = (el: Element, hidden: boolean): boolean => el.classList.toggle("wb-hidden", hidden);
 
 /** Set text only when it changed, so that selections and screen readers are left in peace. */
 export function setText(el: Element, text: string): void {

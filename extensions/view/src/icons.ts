@@ -1,5 +1,7 @@
 /** The signs on the buttons that move the cursor, drawn: as characters, some systems show them as coloured pictures. */
 
+import { aria } from "./dom.js";
+
 const PATHS = {
   home: "M3 3h2v10H3zM13 3v10L6 8z",
   back: "M10 3v10L3.5 8zM11 3h2.5v10H11z",
@@ -18,7 +20,7 @@ export function showIcon(place: HTMLElement, icon: Icon): void {
   if (place.dataset["icon"] === icon) return;
   const picture = document.createElementNS(SVG, "svg");
   picture.setAttribute("viewBox", "0 0 16 16");
-  picture.setAttribute("aria-hidden", "true");
+  aria(picture, "hidden", "true");
   const path = document.createElementNS(SVG, "path");
   path.setAttribute("d", PATHS[icon]);
   picture.append(path);

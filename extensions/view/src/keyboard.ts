@@ -2,7 +2,7 @@
 
 import type { Actions } from "./actions.js";
 import type { App } from "./app.js";
-import { button, h } from "./dom.js";
+import { aria, button, h, on } from "./dom.js";
 
 const LARGE = 10; // steps with Shift
 
@@ -19,11 +19,11 @@ const HELP = [
 export function listenToKeys(root: HTMLElement, app: App, actions: Actions, signal: AbortSignal): void {
   root.tabIndex = 0;
   root.setAttribute("role", "group"); // not "application": that would take the reading keys of screen readers away
-  root.setAttribute("aria-keyshortcuts", "ArrowLeft ArrowRight Home End Space F + - 0 ?");
+  aria(root, "keyshortcuts", "ArrowLeft ArrowRight Home End Space F + - 0 ?");
   root.dataset["lmSuppressShortcuts"] = "true";
   const help = new Help(root);
   const heard = (event: KeyboardEvent): void => (app.runs.length > 0 ? pressed(event, root, actions, help) : undefined);
-  root.addEventListener("keydown", heard, { signal });
+  on(root, "keydown", heard, signal);
 }
 
 function pressed(event: KeyboardEvent, root: HTMLElement, actions: Actions, help: Help): void {

@@ -4,6 +4,8 @@
  * kernel listens, asks travel on the control channel instead, which nothing blocks; the answers always come back over the comm.
  */
 
+import { whenOver } from "./dom.js";
+
 /** What anywidget gives to a view: the part that is used here. */
 export interface AnyModel {
   get(name: string): unknown;
@@ -35,7 +37,7 @@ interface Waiting {
 const PATIENCE_MS = 120_000; // a fork far back computes its steps again
 
 export class Link {
-  readonly client = crypto.randomUUID?.() ?? String(Math.random()).slice(2);
+  readonly client = unique();
   readonly #waiting = new Map<number, Waiting>();
   #asks = 0;
 
@@ -43,7 +45,7 @@ export class Link {
     private readonly model: AnyModel,
     private readonly signal: AbortSignal,
   ) {
-    signal.addEventListener("abort", () => this.#failAll("the view was closed"));
+    whenOver(signal, () => this.#failAll("the view was closed"));
   }
 
   /** Ask, and wait for the answer; rejects with an `Error` whose message may be shown as it is. */
@@ -91,7 +93,7 @@ export class Link {
     const kernel = this.model.widget_manager?.kernel;
     if (typeof address !== "string" || address === "" || typeof kernel?.sendControlMessage !== "function") return false;
     const header = {
-      msg_id: crypto.randomUUID?.() ?? `${this.client}-${Math.random()}`,
+      msg_id: unique(),
       msg_type: "workbench_request",
       username: "",
       session: kernel.clientId ?? this.client,
@@ -108,4 +110,7 @@ export class Link {
   }
 }
 
-const TOO_LATE = "the kernel has not answered for two minutes: it may be busy, or gone";
+/** Pages that are not secure have no `randomUUID`. */
+const unique = (): string => crypto.randomUUID?.() ?? String(Math.random()).slice(2);
+
+const TOO_LATE = "no answer for two minutes: the kernel may be busy, or gone";

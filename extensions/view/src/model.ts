@@ -1,6 +1,7 @@
 /** `Model`: what all pictures of one view share — its runs, and where their messages come from.  A second picture costs nothing. */
 
 import type { RunView } from "./app.js";
+import { whenOver } from "./dom.js";
 import { Link, type AnyModel, type Reply } from "./link.js";
 import { Pool } from "./pool.js";
 import { Gap, Tape } from "./tape.js";
@@ -32,14 +33,14 @@ export class Model {
     this.link = new Link(source, signal);
     const listener = (content: unknown, buffers: readonly DataView[]): void => this.#message(content as Frame | Reply | Parted, buffers);
     source.on("msg:custom", listener);
-    signal.addEventListener("abort", () => source.off("msg:custom", listener));
+    whenOver(signal, () => source.off("msg:custom", listener));
     this.#hello();
   }
 
   /** Call `listener` after every change, until `signal` aborts. */
   listen(listener: () => void, signal: AbortSignal): void {
     this.#listeners.add(listener);
-    signal.addEventListener("abort", () => this.#listeners.delete(listener));
+    whenOver(signal, () => this.#listeners.delete(listener));
   }
 
   #message(content: Frame | Reply | Parted, buffers: readonly DataView[]): void {

@@ -1,6 +1,7 @@
 /** `Playback`: the cursor that walks over recorded steps by itself, as many a second as the state's `speed` says. */
 
 import type { App } from "./app.js";
+import { whenOver } from "./dom.js";
 
 const STILL_MS = 500; // between two moves, for those who want reduced motion
 
@@ -17,7 +18,7 @@ export class Playback {
     private readonly arrived: () => void,
     private readonly signal: AbortSignal,
   ) {
-    signal.addEventListener("abort", () => this.stop());
+    whenOver(signal, () => this.stop());
     // Browsers hold animation frames back in a hidden page: the walk goes on from where it stood, not from where it would be.
     document.addEventListener("visibilitychange", () => (this.#base = undefined), { signal });
   }

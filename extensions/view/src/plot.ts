@@ -2,7 +2,7 @@
 
 import type uPlot from "uplot";
 import type { App } from "./app.js";
-import { h } from "./dom.js";
+import { aria, h } from "./dom.js";
 import { type Columns, type Extremes, stretchOf } from "./extremes.js";
 import { whole } from "./format.js";
 import { library } from "./library.js";
@@ -72,7 +72,7 @@ export class Plot {
   }
 
   describe(text: string): void {
-    if (this.el.getAttribute("aria-label") !== text) this.el.setAttribute("aria-label", text);
+    if (this.el.getAttribute("aria-label") !== text) aria(this.el, "label", text);
   }
 
   #make(Library: typeof uPlot, width: number, made: readonly unknown[]): void {

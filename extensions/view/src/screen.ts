@@ -1,8 +1,8 @@
 /** `Screen`: one picture of a model — its state, its panels, and the frame loop that draws them when something changed. */
 
-import { actionsOf } from "./actions.js";
+import { actionsOf, SAVED } from "./actions.js";
 import type { App, MakePanel, Panel, RunView, State } from "./app.js";
-import { h, setText } from "./dom.js";
+import { box, h, hide, setText, whenOver } from "./dom.js";
 import { listenToKeys } from "./keyboard.js";
 import type { Model } from "./model.js";
 import { blocks } from "./panels/blocks.js";
@@ -32,7 +32,7 @@ export class Screen implements App {
   state: State;
   readonly #status = new StatusLine();
   readonly #panels: readonly Panel[];
-  readonly #main = h("div", { class: "wb-all wb-hidden" });
+  readonly #main = box("wb-all wb-hidden");
   readonly #empty = h("div", { class: "wb-begin", role: "status" }, "waiting for the run …");
   readonly #still = matchMedia("(prefers-reduced-motion: reduce)");
   #frame = 0;
@@ -57,7 +57,7 @@ export class Screen implements App {
     this.#panels = [...above, ...grid, below];
     this.#main.append(
       ...above.map((panel) => panel.el),
-      h("div", { class: "wb-grid" }, ...grid.map((panel) => panel.el)),
+      box("wb-grid", ...grid.map((panel) => panel.el)),
       h("footer", { class: "wb-footer" }, this.#status.el, below.el),
     );
     this.el.append(this.#empty, this.#main, this.tooltip.el);
@@ -65,7 +65,7 @@ export class Screen implements App {
     model.listen(() => this.#modelChanged(), signal);
     this.#watch(signal);
     this.#modelChanged();
-    signal.addEventListener("abort", () => (cancelAnimationFrame(this.#frame), this.el.remove()));
+    whenOver(signal, () => (cancelAnimationFrame(this.#frame), this.el.remove()));
   }
 
   get runs(): readonly RunView[] {
@@ -97,7 +97,7 @@ export class Screen implements App {
   }
 
   ask(op: string, args?: Readonly<Record<string, unknown>>): Promise<unknown> {
-    if (this.model.link === undefined) return Promise.reject(new Error("this is a saved page: run.view() in a kernel has these buttons"));
+    if (this.model.link === undefined) return Promise.reject(new Error(SAVED));
     return this.model.link.ask(op, this.focus.run, args);
   }
 
@@ -122,8 +122,8 @@ export class Screen implements App {
 
   #modelChanged(): void {
     const ready = this.model.runs.length > 0 && this.model.trouble === "";
-    this.#main.classList.toggle("wb-hidden", !ready);
-    this.#empty.classList.toggle("wb-hidden", ready);
+    hide(this.#main, !ready);
+    hide(this.#empty, ready);
     if (this.model.trouble !== "") setText(this.#empty, this.model.trouble);
     if (!ready) return;
     this.#welcome();
@@ -165,6 +165,6 @@ export class Screen implements App {
     for (const root of [document.body, document.documentElement]) themes.observe(root, { attributes: true, attributeFilter: ["class", "theme", "data-jp-theme-light", "data-jp-theme-name", "data-vscode-theme-kind"] });
     document.head.addEventListener("load", dressed, { capture: true, signal });
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", dressed, { signal });
-    signal.addEventListener("abort", () => (size.disconnect(), sight.disconnect(), themes.disconnect()));
+    whenOver(signal, () => (size.disconnect(), sight.disconnect(), themes.disconnect()));
   }
 }

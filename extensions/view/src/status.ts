@@ -1,16 +1,16 @@
 /** `StatusLine`: where the cursor stands, in words and at most once a second, and what the view has to say. */
 
 import type { App } from "./app.js";
-import { button, h, setText } from "./dom.js";
+import { box, button, h, hide, mark, setText, span } from "./dom.js";
 import { percent } from "./format.js";
 
 const EVERY_MS = 1000; // a screen reader reads every change aloud
 
 export class StatusLine {
   readonly #where = h("span", { class: "wb-where", role: "status", "aria-live": "polite" });
-  readonly #words = h("span", {});
-  readonly #message = h("div", { class: "wb-message wb-hidden" }, this.#words);
-  readonly el = h("div", { class: "wb-status" }, this.#where, this.#message);
+  readonly #words = span("");
+  readonly #message = box("wb-message wb-hidden", this.#words);
+  readonly el = box("wb-status", this.#where, this.#message);
   #last = -EVERY_MS;
   #timer = 0;
 
@@ -21,8 +21,8 @@ export class StatusLine {
   /** Show a message until it is dismissed or another takes its place; an error is announced at once.  An empty text hides it. */
   say(text: string, isError = false): void {
     this.#message.setAttribute("role", isError ? "alert" : "status");
-    this.#message.classList.toggle("wb-error", isError);
-    this.#message.classList.toggle("wb-hidden", text === "");
+    mark(this.#message, "wb-error", isError);
+    hide(this.#message, text === "");
     setText(this.#words, text);
   }
 

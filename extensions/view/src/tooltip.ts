@@ -3,7 +3,7 @@
  * It is a popover: notebooks contain the layout and the painting of a cell, which would shift and clip anything else that is fixed.
  */
 
-import { h, setText } from "./dom.js";
+import { h, hide, setText } from "./dom.js";
 
 export class Tooltip {
   readonly el = h("div", { class: "wb-tip wb-hidden", role: "tooltip", popover: "manual" });
@@ -25,7 +25,7 @@ export class Tooltip {
   }
 
   #turn(shown: boolean): void {
-    this.el.classList.toggle("wb-hidden", !shown);
+    hide(this.el, !shown);
     if (this.el.isConnected) this.el.togglePopover?.(shown);
   }
 }

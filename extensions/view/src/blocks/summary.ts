@@ -1,7 +1,7 @@
 /** `Summary`: the pool in three numbers, what goes next, the slots that nobody uses, and what the step did. */
 
 import type { RunView } from "../app.js";
-import { h, setText } from "../dom.js";
+import { box, h, setText, span } from "../dom.js";
 import { count, number, percent, whole } from "../format.js";
 import { NONE } from "../wire.js";
 import { type Facts, IN_USE, type Touch, touchCounts } from "./facts.js";
@@ -17,11 +17,11 @@ type Counts = Readonly<Record<(typeof PARTS)[number], number>>;
 export class Summary {
   readonly #parts = PARTS.map((part) => h("div", { class: `wb-part wb-part-${part}` }));
   readonly #shares = h("span");
-  readonly #next = h("span", { class: "wb-blocks-next" });
+  readonly #next = span("wb-blocks-next");
   readonly #wasted = h("span", { title: WASTED, class: "wb-explained" });
-  readonly #marks = h("div", { class: "wb-legend wb-blocks-marks" });
+  readonly #marks = box("wb-legend wb-blocks-marks");
   readonly #bar = h("div", { class: "wb-bar3", "aria-hidden": "true" }, ...this.#parts);
-  readonly el = h("div", {}, this.#bar, h("div", { class: "wb-blocks-line" }, this.#shares, this.#next, this.#wasted), this.#marks);
+  readonly el = h("div", {}, this.#bar, box("wb-blocks-line", this.#shares, this.#next, this.#wasted), this.#marks);
   #marked = "";
 
   draw(facts: Facts): void {
@@ -44,7 +44,7 @@ export class Summary {
     const key = entries.map(([, words]) => words).join();
     if (key === this.#marked) return;
     this.#marked = key;
-    this.#marks.replaceChildren(...entries.map(([cls, words]) => h("span", {}, h("i", { class: `wb-mark ${cls}`, "aria-hidden": "true" }), words)));
+    this.#marks.replaceChildren(...entries.map(([cls, words]) => span("", h("i", { class: `wb-mark ${cls}`, "aria-hidden": "true" }), words)));
   }
 }
 

@@ -1,6 +1,6 @@
 /** `Dressed`: a button that knows when it makes sense, says why it does not, and shows that it is at work. */
 
-import { button, setText } from "../dom.js";
+import { button, hide, setText } from "../dom.js";
 import { type Icon, showIcon } from "../icons.js";
 
 export interface Dress {
@@ -32,7 +32,7 @@ export class Dressed {
   }
 
   show(shown: boolean): void {
-    this.el.classList.toggle("wb-hidden", !shown);
+    hide(this.el, !shown);
   }
 
   /** A disabled button loses the focus, and keys with it: the view takes it over. */

@@ -1,6 +1,7 @@
 /** `Rewind`: the button that takes the engine back; it asks first, in its own place, as steps are lost by it. */
 
 import type { Actions } from "../actions.js";
+import { whenOver } from "../dom.js";
 import { count } from "../format.js";
 import { Dressed } from "./dressed.js";
 
@@ -14,7 +15,7 @@ export class Rewind {
     private readonly actions: Actions,
     signal: AbortSignal,
   ) {
-    signal.addEventListener("abort", () => this.#forget());
+    whenOver(signal, () => this.#forget());
   }
 
   draw(): void {

@@ -1,7 +1,7 @@
 /** `Slider`: the cursor as a native slider over the steps. */
 
 import type { App } from "../app.js";
-import { h } from "../dom.js";
+import { aria, h, on } from "../dom.js";
 
 export class Slider {
   readonly el = h("input", { type: "range", class: "wb-slider", min: "0", step: "1", "aria-label": "Step" });
@@ -10,7 +10,7 @@ export class Slider {
     private readonly app: App,
     signal: AbortSignal,
   ) {
-    this.el.addEventListener("input", () => app.go(this.el.valueAsNumber), { signal });
+    on(this.el, "input", () => app.go(this.el.valueAsNumber), signal);
   }
 
   draw(): void {
@@ -22,7 +22,7 @@ export class Slider {
     if (this.el.valueAsNumber !== position) this.el.value = String(position);
     this.el.style.setProperty("--wb-done", `${newest > 0 ? (100 * position) / newest : 0}%`);
     const words = tape.length === 0 ? "no steps yet" : `step ${meta.first_step + position} of ${meta.first_step + newest}`;
-    if (this.el.getAttribute("aria-valuetext") !== words) this.el.setAttribute("aria-valuetext", words);
+    if (this.el.getAttribute("aria-valuetext") !== words) aria(this.el, "valuetext", words);
     this.el.title = words;
   }
 }

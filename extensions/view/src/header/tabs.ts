@@ -1,37 +1,37 @@
 /** The tabs of a header: a letter, the name and the difference of every run, and where it parted from the other. */
 
 import type { App, RunView } from "../app.js";
-import { button, h, setText } from "../dom.js";
+import { aria, box, button, h, hide, on, setText, span } from "../dom.js";
 import type { KnobValue } from "../wire.js";
 
 const NOTED = 3; // knobs named in a tab
 
 export class RunTabs {
   readonly #list = h("div", { class: "wb-run-tabs", role: "tablist", "aria-label": "Runs" });
-  readonly #words = h("span", {});
+  readonly #words = span("");
   readonly #go = button("go there", "Put the cursor on the first step that differs", () => this.#goThere(), "wb-small");
   readonly #parted = h("p", { class: "wb-parted wb-hidden" }, this.#words, " ", this.#go);
-  readonly el = h("div", { class: "wb-runs wb-hidden" }, this.#list, this.#parted);
+  readonly el = box("wb-runs wb-hidden", this.#list, this.#parted);
 
   constructor(
     private readonly app: App,
     signal: AbortSignal,
   ) {
-    this.#list.addEventListener("keydown", (event) => this.#pressed(event), { signal });
+    on(this.#list, "keydown", (event) => this.#pressed(event), signal);
   }
 
   draw(): void {
     const { runs, focus } = this.app;
-    this.el.classList.toggle("wb-hidden", runs.length < 2);
+    hide(this.el, runs.length < 2);
     if (runs.length < 2) return;
     while (this.#list.children.length < runs.length) this.#list.append(this.#makeTab());
     while (this.#list.children.length > runs.length) this.#list.lastChild!.remove();
     runs.forEach((run, place) => drawTab(this.#list.children[place] as HTMLButtonElement, run, place, this.app));
     const parted = this.#partedRun();
-    this.#parted.classList.toggle("wb-hidden", parted === undefined);
+    hide(this.#parted, parted === undefined);
     setText(this.#words, parted?.parted?.sentence ?? "");
     const position = parted?.parted?.position ?? 0;
-    this.#go.classList.toggle("wb-hidden", this.app.state.position === position || position >= focus.tape.length);
+    hide(this.#go, this.app.state.position === position || position >= focus.tape.length);
   }
 
   #makeTab(): HTMLButtonElement {
@@ -75,7 +75,7 @@ export class RunTabs {
 function drawTab(tab: HTMLButtonElement, run: RunView, place: number, app: App): void {
   const chosen = run === app.focus;
   const [letter, name, note] = [...tab.children];
-  tab.setAttribute("aria-selected", String(chosen));
+  aria(tab, "selected", chosen);
   tab.tabIndex = chosen ? 0 : -1;
   setText(letter!, letterOf(place));
   setText(name!, run.name);

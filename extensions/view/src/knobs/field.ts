@@ -1,6 +1,6 @@
 /** `Field`: one knob as a native input, with what is wrong beside it. */
 
-import { button, h, setText } from "../dom.js";
+import { aria, button, h, mark, on, setText, span } from "../dom.js";
 import type { Pending } from "../pending.js";
 import type { Knob, KnobValue } from "../wire.js";
 import { problemWith, rangeOf, read } from "./value.js";
@@ -24,14 +24,14 @@ export class Field {
   ) {
     this.#input = makeInput(knob);
     show(this.#input, pending.value(knob)); // from here on only a field without a problem follows what is in force
-    this.#input.setAttribute("aria-describedby", this.#problem.id);
-    this.#input.addEventListener("input", () => this.#changed(), { signal });
+    aria(this.#input, "describedby", this.#problem.id);
+    on(this.#input, "input", () => this.#changed(), signal);
     this.#reset = button("↺", `Take back the change of ${knob.name}`, () => this.#takeBack(), "wb-small");
     const about = [knob.doc, rangeOf(knob), knob.live ? "" : "needs a branch"].filter(Boolean).join("\n");
     const words = knob.name.split("_").flatMap((word, i) => (i === 0 ? [word] : ["_", h("wbr"), word]));
-    const name = h("span", {}, ...words);
+    const name = span("", ...words);
     if (!knob.live) name.append(" ", h("em", { title: "Takes effect in a branch: an engine cannot change it between two steps" }, "branch"));
-    const label = h("label", {}, name, this.#input, h("span", { class: "wb-dim" }, knob.unit));
+    const label = h("label", {}, name, this.#input, span("wb-dim", knob.unit));
     this.el = h("div", { class: "wb-knob", title: about }, label, this.#reset, this.#problem);
   }
 
@@ -50,9 +50,9 @@ export class Field {
     if (!this.#input.matches(":focus") && this.problem === "") show(this.#input, this.pending.value(this.knob));
     const problem = this.problem || this.#refusal;
     setText(this.#problem, problem);
-    this.#input.setAttribute("aria-invalid", String(problem !== ""));
-    this.#reset.classList.toggle("wb-off", !changed && problem === "");
-    this.el.classList.toggle("wb-changed", changed);
+    aria(this.#input, "invalid", problem !== "");
+    mark(this.#reset, "wb-off", !changed && problem === "");
+    mark(this.el, "wb-changed", changed);
   }
 
   #changed(): void {

@@ -3,7 +3,7 @@
 import type { Actions } from "../actions.js";
 import type { App } from "../app.js";
 import { Dressed } from "../controls/dressed.js";
-import { h } from "../dom.js";
+import { box, h, on } from "../dom.js";
 
 const TOKENS = 64; // of output, unless asked otherwise
 
@@ -19,10 +19,10 @@ export class PromptForm {
     private readonly actions: Actions,
     signal: AbortSignal,
   ) {
-    const below = h("div", { class: "wb-row" }, h("label", {}, "max tokens ", this.#tokens), this.#add.el, this.#abort.el);
-    this.el = h("div", { class: "wb-prompt" }, h("h5", {}, "Add a prompt"), this.#text, below);
-    this.#text.addEventListener("keydown", (event) => this.#pressed(event), { signal });
-    for (const each of [this.#text, this.#tokens]) each.addEventListener("input", () => app.redraw(), { signal });
+    const below = box("wb-row", h("label", {}, "max tokens ", this.#tokens), this.#add.el, this.#abort.el);
+    this.el = box("wb-prompt", h("h5", {}, "Add a prompt"), this.#text, below);
+    on(this.#text, "keydown", (event) => this.#pressed(event), signal);
+    for (const each of [this.#text, this.#tokens]) on(each, "input", () => app.redraw(), signal);
   }
 
   draw(): void {

@@ -3,7 +3,7 @@
 import type { App, MakePanel, Panel } from "../app.js";
 import { Canvas } from "../canvas.js";
 import { whole } from "../format.js";
-import { button, h, section, setText } from "../dom.js";
+import { aria, button, h, mark, on, section, setText } from "../dom.js";
 import { type Facts, factsOf, ownerOf, ownersOf, requestOf } from "../blocks/facts.js";
 import { type Grid, type Order, blockAt, gridOf } from "../blocks/grid.js";
 import { paintMap } from "../blocks/paint.js";
@@ -44,13 +44,13 @@ class BlocksPanel implements Panel {
 
   draw(): void {
     const facts = this.#now();
-    this.el.classList.toggle("wb-bare", facts === undefined);
+    mark(this.el, "wb-bare", facts === undefined);
     this.#grid = undefined;
     setText(this.#note, "");
     if (facts === undefined) return;
     const counts = countsAt(facts.run, facts.position);
     setText(this.#note, `${whole(counts.in_use + counts.cached + counts.free)} × ${facts.size} tokens`);
-    for (const [order, el] of this.#orders) el.setAttribute("aria-pressed", String(order === this.#order));
+    for (const [order, el] of this.#orders) aria(el, "pressed", order === this.#order);
     this.#summary.draw(facts);
     this.#paint(facts);
   }
@@ -92,13 +92,13 @@ class BlocksPanel implements Panel {
   #listen(signal: AbortSignal): void {
     const { el } = this.#canvas;
     el.tabIndex = 0;
-    el.addEventListener("pointermove", (event) => this.#hover(this.#at(event), event), { signal });
-    el.addEventListener("pointerleave", () => this.#hover(0), { signal });
-    el.addEventListener("mousedown", (event) => this.#keepFocus(event), { signal });
-    el.addEventListener("click", (event) => this.#choose(this.#at(event)), { signal });
-    el.addEventListener("keydown", (event) => this.#key(event), { signal });
-    el.addEventListener("blur", () => this.#hover(0), { signal });
-    this.#map.addEventListener("scroll", () => this.#scrolled(), { signal });
+    on(el, "pointermove", (event) => this.#hover(this.#at(event), event), signal);
+    on(el, "pointerleave", () => this.#hover(0), signal);
+    on(el, "mousedown", (event) => this.#keepFocus(event), signal);
+    on(el, "click", (event) => this.#choose(this.#at(event)), signal);
+    on(el, "keydown", (event) => this.#key(event), signal);
+    on(el, "blur", () => this.#hover(0), signal);
+    on(this.#map, "scroll", () => this.#scrolled(), signal);
   }
 
   #at(event: MouseEvent): number {

@@ -5,7 +5,7 @@ import type { App, MakePanel, Panel } from "../app.js";
 import { Dressed } from "../controls/dressed.js";
 import { Rewind } from "../controls/rewind.js";
 import { Slider } from "../controls/slider.js";
-import { h } from "../dom.js";
+import { aria, box, h, mark, on } from "../dom.js";
 import { count } from "../format.js";
 import type { Icon } from "../icons.js";
 
@@ -37,16 +37,16 @@ class Controls implements Panel {
   ) {
     this.#slider = new Slider(app, signal);
     this.#rewind = new Rewind(actions, signal);
-    this.#speed.addEventListener("change", () => app.set({ speed: Number(this.#speed.value) }), { signal });
+    on(this.#speed, "change", () => app.set({ speed: Number(this.#speed.value) }), signal);
     const moves = [this.#home, this.#back, this.#play, this.#forward, this.#end].map((each) => each.el);
     const asks = [this.#knobs, this.#fork, this.#rewind.button, this.#stop, this.#abort, this.#add].map((each) => each.el);
     this.el = h(
       "div",
       { class: "wb-controls", role: "group", "aria-label": "Steps" },
-      h("div", { class: "wb-group" }, ...moves),
+      box("wb-group", ...moves),
       this.#slider.el,
-      h("div", { class: "wb-group" }, this.#follow.el, this.#speed),
-      h("div", { class: "wb-group wb-asks" }, ...asks),
+      box("wb-group", this.#follow.el, this.#speed),
+      box("wb-group wb-asks", ...asks),
     );
   }
 
@@ -74,7 +74,7 @@ class Controls implements Panel {
     const newest = app.focus.meta.first_step + Math.max(0, length - 1);
     const face = length === 0 ? "no steps · follow" : `${actions.step} / ${newest} · follow`;
     this.#follow.wear({ name: "Follow", hint: "stay on the newest step (F)", face });
-    this.#follow.el.setAttribute("aria-pressed", String(app.state.follow));
+    aria(this.#follow.el, "pressed", app.state.follow);
   }
 
   #drawAsks(): void {
@@ -85,8 +85,8 @@ class Controls implements Panel {
     const hint = `step ${step} is decided again${changed}, on an engine of its own: two futures`;
     this.#fork.wear({ name: `Fork at step ${step}`, hint, face: "fork here", off, busy: actions.busy("fork") });
     this.#knobs.wear({ name: "Knobs", hint: "settings of the engine, and prompts to add", face: `knobs${pending.count > 0 ? ` · ${pending.count}` : ""} ▾`, off: actions.deaf });
-    this.#knobs.el.setAttribute("aria-expanded", String(pending.open));
-    this.#knobs.el.classList.toggle("wb-changed", pending.count > 0);
+    aria(this.#knobs.el, "expanded", pending.open);
+    mark(this.#knobs.el, "wb-changed", pending.count > 0);
     this.#rewind.draw();
     this.#stop.wear({ name: "Stop", hint: "end the run after this step and keep what is there", face: "stop", off: actions.ended, busy: actions.busy("stop") });
     const selected = app.state.request === null ? "" : (app.focus.tape.requests[app.state.request]?.id ?? "");

@@ -1,7 +1,7 @@
 /** The header: which run, on what, how it stands and what it came to; with several runs, which one the panels speak of. */
 
 import type { App, MakePanel, Panel, RunView } from "../app.js";
-import { h, setText } from "../dom.js";
+import { box, h, hide, on, setText, span } from "../dom.js";
 import { count, number, percent } from "../format.js";
 import { RunTabs } from "../header/tabs.js";
 import { figuresOf } from "../latency/gaps.js";
@@ -13,12 +13,12 @@ export const header: MakePanel = (app, signal) => new Header(app, signal);
 
 class Header implements Panel {
   readonly #name = h("b", { class: "wb-run-name" });
-  readonly #model = h("span", { class: "wb-pill" });
+  readonly #model = span("wb-pill");
   readonly #state = h("button", { type: "button", class: "wb-pill wb-state" });
-  readonly #speculation = h("span", { class: "wb-pill wb-hidden" });
+  readonly #speculation = span("wb-pill wb-hidden");
   readonly #figures = new FigureRow();
-  readonly #errorWords = h("span", {});
-  readonly #error = h("div", { class: "wb-failure wb-hidden" }, this.#errorWords);
+  readonly #errorWords = span("");
+  readonly #error = box("wb-failure wb-hidden", this.#errorWords);
   readonly #tabs: RunTabs;
   readonly el: HTMLElement;
 
@@ -27,9 +27,9 @@ class Header implements Panel {
     signal: AbortSignal,
   ) {
     this.#tabs = new RunTabs(app, signal);
-    const line = h("div", { class: "wb-headline" }, this.#name, this.#model, this.#state, this.#speculation, this.#figures.el);
+    const line = box("wb-headline", this.#name, this.#model, this.#state, this.#speculation, this.#figures.el);
     this.el = h("header", { class: "wb-header" }, line, this.#error, this.#tabs.el);
-    this.#state.addEventListener("click", () => this.#error.classList.toggle("wb-whole"), { signal });
+    on(this.#state, "click", () => this.#error.classList.toggle("wb-whole"), signal);
   }
 
   draw(): void {
@@ -40,7 +40,7 @@ class Header implements Panel {
     this.#model.title = [run.meta.model["architecture"], run.meta.model["path"]].filter(Boolean).join(" · ");
     this.#drawState(run);
     const width = Number(configOf(run)["num_speculative_tokens"] ?? 0);
-    this.#speculation.classList.toggle("wb-hidden", width === 0);
+    hide(this.#speculation, width === 0);
     setText(this.#speculation, `speculation K=${width}`);
     this.#speculation.title = `Up to ${count(width, "draft token")} of each request are verified in a step`;
     this.#figures.draw(run);
@@ -53,7 +53,7 @@ class Header implements Panel {
     setText(this.#state, stateWords(run));
     this.#state.disabled = error === undefined;
     this.#state.title = error === undefined ? STATE_HINTS[state] : `${error.type}: ${error.message}`;
-    this.#error.classList.toggle("wb-hidden", error === undefined);
+    hide(this.#error, error === undefined);
     if (error === undefined) return;
     const rest = `The steps before it are whole${this.app.live ? ": look at them, go back, or fork" : ""}.`;
     setText(this.#errorWords, `Step ${error.step} failed with ${error.type}: ${error.message}\n${rest}`);
@@ -125,6 +125,6 @@ function figure(name: string, meaning: string): Figure {
 
 /** An empty text hides the figure. */
 function show(figure: Figure, text: string): void {
-  figure.el.classList.toggle("wb-hidden", text === "");
+  hide(figure.el, text === "");
   setText(figure.value, text);
 }

@@ -3,7 +3,7 @@
 import { type Actions, actionsOf } from "../actions.js";
 import type { App, MakePanel, Panel } from "../app.js";
 import { Dressed } from "../controls/dressed.js";
-import { h, setText } from "../dom.js";
+import { box, h, hide, on, setText, span } from "../dom.js";
 import { Field } from "../knobs/field.js";
 import { PromptForm } from "../knobs/prompt.js";
 import type { Knob } from "../wire.js";
@@ -11,11 +11,11 @@ import type { Knob } from "../wire.js";
 export const knobs: MakePanel = (app, signal) => new Knobs(app, actionsOf(app, signal), signal);
 
 class Knobs implements Panel {
-  readonly #groups = h("div", { class: "wb-knob-groups" });
+  readonly #groups = box("wb-knob-groups");
   readonly #apply = new Dressed(() => void this.#send("change"), "wb-main");
   readonly #branch = new Dressed(() => void this.#send("fork"), "wb-main");
   readonly #reset = new Dressed(() => this.#takeAllBack());
-  readonly #refusal = h("span", { class: "wb-problem" });
+  readonly #refusal = span("wb-problem");
   readonly #prompt: PromptForm;
   readonly el: HTMLElement;
   #fields: readonly Field[] = [];
@@ -28,15 +28,15 @@ class Knobs implements Panel {
     private readonly signal: AbortSignal,
   ) {
     this.#prompt = new PromptForm(app, actions, signal);
-    const send = h("div", { class: "wb-row" }, this.#apply.el, this.#branch.el, this.#reset.el, this.#refusal);
+    const send = box("wb-row", this.#apply.el, this.#branch.el, this.#reset.el, this.#refusal);
     this.el = h("section", { class: "wb-knobs wb-hidden", "aria-label": "Knobs" }, this.#groups, send, this.#prompt.el);
-    this.el.addEventListener("keydown", (event) => this.#pressed(event), { signal });
+    on(this.el, "keydown", (event) => this.#pressed(event), signal);
   }
 
   draw(): void {
     const { pending } = this.actions;
     const open = pending.open && this.app.live;
-    this.el.classList.toggle("wb-hidden", !open);
+    hide(this.el, !open);
     if (!open) return;
     const { meta } = this.app.focus;
     this.el.style.colorScheme = this.app.theme.dark ? "dark" : "light";
@@ -71,7 +71,7 @@ class Knobs implements Panel {
     const groups = [...new Set(usable.map((knob) => knob.group))];
     const made = groups.map((group) => {
       const fields = this.#fields.filter((field) => field.knob.group === group).map((field) => field.el);
-      return h("fieldset", {}, h("legend", {}, group || "other"), h("div", { class: "wb-knob-grid" }, ...fields));
+      return h("fieldset", {}, h("legend", {}, group || "other"), box("wb-knob-grid", ...fields));
     });
     this.#groups.replaceChildren(...made);
     setText(this.#refusal, "");

@@ -2,7 +2,7 @@
 
 import type uPlot from "uplot";
 import type { App, MakePanel, Panel } from "../app.js";
-import { button, h, section, setText } from "../dom.js";
+import { aria, box, button, h, on, section, setText, span } from "../dom.js";
 import { count, ms, number } from "../format.js";
 import { Area, limits, logSplits } from "../latency/area.js";
 import { drawLatencies } from "../latency/dots.js";
@@ -36,9 +36,9 @@ class LatencyPanel implements Panel, Face {
     note.after(this.#scale, this.#jump);
     this.#plot = new Plot(app, this, signal);
     body.append(this.#plot.el, legend());
-    this.#plot.el.addEventListener("mousemove", (event) => this.#hover(event), { signal });
-    this.#plot.el.addEventListener("mouseleave", () => app.tooltip.hide(), { signal });
-    this.#plot.el.addEventListener("click", (event) => this.#click(event), { signal });
+    on(this.#plot.el, "mousemove", (event) => this.#hover(event), signal);
+    on(this.#plot.el, "mouseleave", () => app.tooltip.hide(), signal);
+    on(this.#plot.el, "click", (event) => this.#click(event), signal);
   }
 
   draw(): void {
@@ -130,7 +130,7 @@ class LatencyPanel implements Panel, Face {
     const other = this.#log ? "linear" : "logarithmic";
     setText(this.#scale, this.#log ? "linear" : "log");
     this.#scale.title = `${other[0]!.toUpperCase()}${other.slice(1)} scale`;
-    this.#scale.setAttribute("aria-label", this.#scale.title);
+    aria(this.#scale, "label", this.#scale.title);
     this.app.redraw();
   }
 }
@@ -147,5 +147,5 @@ function summary(gaps: Gaps): string {
 
 function legend(): HTMLElement {
   const marks = [["●", "gap", "wb-mark-gap"], ["●", "longer than 99 % of the gaps", "wb-mark-slow"], ["▲", "first token, since arrival", "wb-mark-first"]] as const;
-  return h("div", { class: "wb-legend" }, ...marks.map(([mark, words, cls]) => h("span", {}, h("i", { class: cls }, mark), ` ${words}`)));
+  return box("wb-legend", ...marks.map(([mark, words, cls]) => span("", h("i", { class: cls }, mark), ` ${words}`)));
 }

@@ -2,7 +2,7 @@
 
 import type uPlot from "uplot";
 import type { App, MakePanel, Panel } from "../app.js";
-import { h, section } from "../dom.js";
+import { box, h, on, section, span } from "../dom.js";
 import { Extremes, columnsOf } from "../extremes.js";
 import { count, percent } from "../format.js";
 import { type Face, Plot, type Settings, placeOn, stairs, stairsAt, stepAxis, valueAxis, within, write } from "../plot.js";
@@ -29,9 +29,9 @@ class LoadPanel implements Panel, Face {
     this.el = el;
     this.#plot = new Plot(app, this, signal);
     body.append(this.#plot.el, legend());
-    this.#plot.el.addEventListener("mousemove", (event) => app.tooltip.show(this.#words(this.#position(event)), event), { signal });
-    this.#plot.el.addEventListener("mouseleave", () => app.tooltip.hide(), { signal });
-    this.#plot.el.addEventListener("click", (event) => this.#go(this.#position(event)), { signal });
+    on(this.#plot.el, "mousemove", (event) => app.tooltip.show(this.#words(this.#position(event)), event), signal);
+    on(this.#plot.el, "mouseleave", () => app.tooltip.hide(), signal);
+    on(this.#plot.el, "click", (event) => this.#go(this.#position(event)), signal);
   }
 
   draw(): void {
@@ -115,5 +115,5 @@ const COLUMNS = [...POOL, "running", "waiting"] as const;
 
 function legend(): HTMLElement {
   const kinds = [["in use", "used"], ["cached, reusable", "cached"], ["free", "free"], ["running", "running"], ["waiting", "waiting"]] as const;
-  return h("div", { class: "wb-legend" }, ...kinds.map(([words, kind]) => h("span", {}, h("i", { class: `wb-key wb-key-${kind}` }), words)));
+  return box("wb-legend", ...kinds.map(([words, kind]) => span("", h("i", { class: `wb-key wb-key-${kind}` }), words)));
 }

@@ -1,7 +1,7 @@
 /** The speculation panel, drawn when a run verified drafts: how many were right, where, and what that gave and cost. */
 
 import type { App, MakePanel, Panel } from "../app.js";
-import { h, section, setText } from "../dom.js";
+import { box, h, hide, section, setText, span } from "../dom.js";
 import { count } from "../format.js";
 import { Bars } from "../speculation/bars.js";
 import { Chips } from "../speculation/chips.js";
@@ -15,8 +15,8 @@ class SpeculationPanel implements Panel {
   readonly #bars: Bars;
   readonly #chips: Chips;
   readonly #yield: Yield;
-  readonly #step = h("span", {}, "");
-  readonly #dot = h("span", {}, "");
+  readonly #step = span("", "");
+  readonly #dot = span("", "");
 
   constructor(
     private readonly app: App,
@@ -28,16 +28,16 @@ class SpeculationPanel implements Panel {
     this.#chips = new Chips(app);
     this.#yield = new Yield(app, signal);
     const bars = h("div", {}, this.#bars.el);
-    const rates = legend(h("span", {}, key("■", "wb-mark-round"), "of all rounds"), h("span", {}, key("━", ""), "of those that accepted the one before"));
-    const yields = legend(h("span", {}, key("●", "wb-mark-round"), this.#dot), h("span", {}, key("━", ""), "mean so far"));
-    const over = h("h4", {}, h("span", {}, "tokens per round"), h("em", {}, "and what a step cost"));
+    const rates = legend(span("", key("■", "wb-mark-round"), "of all rounds"), span("", key("━", ""), "of those that accepted the one before"));
+    const yields = legend(span("", key("●", "wb-mark-round"), this.#dot), span("", key("━", ""), "mean so far"));
+    const over = h("h4", {}, span("", "tokens per round"), h("em", {}, "and what a step cost"));
     body.append(bars, rates, h("h4", {}, this.#step), this.#chips.el, over, this.#yield.el, yields);
   }
 
   draw(): void {
     const { focus, state } = this.app;
     const acceptance = acceptanceOf(focus.tape);
-    this.el.classList.toggle("wb-hidden", acceptance.rounds === 0);
+    hide(this.el, acceptance.rounds === 0);
     if (acceptance.rounds === 0) return;
     setText(this.#step, `drafts of step ${focus.tape.firstStep + state.position}`);
     this.#bars.draw(acceptance);
@@ -47,5 +47,5 @@ class SpeculationPanel implements Panel {
   }
 }
 
-const legend = (...keys: readonly HTMLElement[]): HTMLElement => h("div", { class: "wb-legend" }, ...keys);
+const legend = (...keys: readonly HTMLElement[]): HTMLElement => box("wb-legend", ...keys);
 const key = (mark: string, cls: string): HTMLElement => h("i", { class: cls }, `${mark} `);

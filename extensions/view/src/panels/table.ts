@@ -1,7 +1,7 @@
 /** The data tables: what the pictures show, for those who do not see them and those who like numbers. */
 
 import type { App, MakePanel, Panel } from "../app.js";
-import { button, h } from "../dom.js";
+import { aria, box, button, h, hide, mark } from "../dom.js";
 import { RequestTable } from "../table/requests.js";
 import { StepTable } from "../table/steps.js";
 
@@ -21,8 +21,8 @@ class Tables implements Panel {
   ) {
     this.#steps = new StepTable(app, signal);
     this.#requests = new RequestTable(app);
-    this.#body = h("div", { class: "wb-tables wb-hidden" }, this.#steps.el, this.#requests.el);
-    this.#toggle.setAttribute("aria-expanded", "false");
+    this.#body = box("wb-tables wb-hidden", this.#steps.el, this.#requests.el);
+    aria(this.#toggle, "expanded", "false");
     this.el = h("section", { class: "wb-panel wb-table", "aria-label": "Tables" }, this.#toggle, this.#body);
   }
 
@@ -34,9 +34,9 @@ class Tables implements Panel {
 
   #turn(): void {
     this.#open = !this.#open;
-    this.#toggle.setAttribute("aria-expanded", String(this.#open));
-    this.#body.classList.toggle("wb-hidden", !this.#open);
-    this.el.classList.toggle("wb-open", this.#open);
+    aria(this.#toggle, "expanded", this.#open);
+    hide(this.#body, !this.#open);
+    mark(this.el, "wb-open", this.#open);
     this.app.redraw();
   }
 }

@@ -1,7 +1,7 @@
 /** The text: what each request was given and what it said, as far as the cursor; going back takes the words away again. */
 
 import type { App, MakePanel, Panel, RunView } from "../app.js";
-import { h, section, setText } from "../dom.js";
+import { h, hide, mark, on, section, setText } from "../dom.js";
 import { count } from "../format.js";
 import { Chips, type Choice } from "../text/chips.js";
 import { livelyRequests, newestRequest } from "../text/choice.js";
@@ -46,15 +46,15 @@ class TextPanel implements Panel {
     this.#root.append(this.#whole.el, this.#tails.el);
     frame.body.append(this.#chips.el, this.#empty, this.#root, this.#legend.el);
     this.#rove = new Rove(this.#root, { tell: (el) => this.#words(el), jump: (el) => this.#jump(el), show: (el) => this.#below(el) }, signal);
-    this.#root.addEventListener("mouseover", (event) => this.#tell(event.target as HTMLElement, event), { signal });
-    this.#root.addEventListener("mouseleave", () => this.#tell(null), { signal });
-    this.#root.addEventListener("click", (event) => getSelection()?.isCollapsed !== false && this.#jump(event.target as HTMLElement), { signal });
+    on(this.#root, "mouseover", (event) => this.#tell(event.target as HTMLElement, event), signal);
+    on(this.#root, "mouseleave", () => this.#tell(null), signal);
+    on(this.#root, "click", (event) => getSelection()?.isCollapsed !== false && this.#jump(event.target as HTMLElement), signal);
   }
 
   draw(): void {
     const { focus } = this.app;
     const here = this.#here();
-    this.el.classList.toggle("wb-bare", here.position < 0);
+    mark(this.el, "wb-bare", here.position < 0);
     setText(this.#empty, here.position < 0 ? NO_STEPS : hasTexts(focus) ? "" : NO_TEXTS);
     setText(this.#note, here.position < 0 ? "" : this.#show(here));
     if (this.#told?.isConnected === false) this.#tell(null);
@@ -68,10 +68,10 @@ class TextPanel implements Panel {
     const choice: Choice = selected ?? (seen === 1 ? shown[0]! : this.#unselected);
     const offered = selected === null || shown.includes(selected) ? shown : [...shown, selected];
     this.#chips.show(tape, offered, seen, choice, (request) => standingOf(tape, outputs, request, position).ended);
-    this.#chips.el.classList.toggle("wb-hidden", seen < 2 && selected === null);
+    hide(this.#chips.el, seen < 2 && selected === null);
     const request = choice === "newest" ? newestRequest(tape, shown, position) : choice;
     const view = request === "all" ? this.#tails : this.#whole;
-    for (const each of [this.#whole, this.#tails]) each.el.classList.toggle("wb-hidden", each !== view);
+    for (const each of [this.#whole, this.#tails]) hide(each.el, each !== view);
     if (request === "all") this.#tails.draw(here, shown);
     else this.#whole.draw(here, request);
     this.#legend.show(view.counts);

@@ -1,7 +1,7 @@
 /** The timeline: a column per step, a row per request; above it what each step computed, below it how long it took. */
 
 import type { App, MakePanel, Panel, RunView } from "../app.js";
-import { button, h, section, setText } from "../dom.js";
+import { aria, box, button, h, hide, on, section, setText } from "../dom.js";
 import { whole } from "../format.js";
 import { LEFT, RIGHT } from "../plot.js";
 import { Chart, type Hit } from "../timeline/chart.js";
@@ -19,8 +19,8 @@ const ROWS_HEIGHT = 300; // CSS pixels of rows at most; less for each of several
 class Timeline implements Panel, Hands {
   readonly #frame = section("wb-timeline", "steps");
   readonly el = this.#frame.el;
-  readonly #runs = h("div", { class: "wb-tl-runs" });
-  readonly #legend = h("div", { class: "wb-legend wb-tl-legend" });
+  readonly #runs = box("wb-tl-runs");
+  readonly #legend = box("wb-legend wb-tl-legend");
   readonly #foot: HTMLElement;
   readonly #map: Minimap;
   readonly #kinds: readonly HTMLButtonElement[];
@@ -44,7 +44,7 @@ class Timeline implements Panel, Hands {
       button("+", "show fewer steps", zoomBy(1 / 1.6)),
       button("fit", "show the whole run", () => this.#show(WHOLE)),
     ];
-    this.#foot = h("div", { class: "wb-tl-foot" }, this.#legend, h("div", { class: "wb-tl-tools", role: "group", "aria-label": "rows and zoom" }, h("span", {}, "rows:"), ...this.#kinds, ...tools));
+    this.#foot = box("wb-tl-foot", this.#legend, h("div", { class: "wb-tl-tools", role: "group", "aria-label": "rows and zoom" }, h("span", {}, "rows:"), ...this.#kinds, ...tools));
     this.#frame.body.append(this.#runs, this.#map.el, this.#foot);
   }
 
@@ -54,14 +54,14 @@ class Timeline implements Panel, Hands {
     const bound = app.runs.length > 1 ? Math.max(90, ROWS_HEIGHT / app.runs.length) : ROWS_HEIGHT;
     this.#charts.forEach((chart, i) => chart.update(app.runs[i]!, this.#kind, bound));
     this.#length = Math.max(0, ...this.#charts.map((chart) => chart.extent));
-    this.#foot.classList.toggle("wb-hidden", this.#length === 0);
+    hide(this.#foot, this.#length === 0);
     const width = this.#runs.clientWidth;
     if (width > 0) this.#drawCharts(width);
     const budget = app.focus.tape.at("token_limit", Math.min(app.state.position, app.focus.tape.length - 1));
     const rows = this.#kind === "slots" ? "batch slots" : "requests";
     const against = budget > 0 ? ` against the budget of ${whole(budget)}` : "";
     setText(this.#frame.note, `tokens per step${against} · rows: ${rows} · below: milliseconds per step`);
-    this.#kinds.forEach((each) => each.setAttribute("aria-pressed", String(each.dataset["kind"] === this.#kind)));
+    this.#kinds.forEach((each) => aria(each, "pressed", each.dataset["kind"] === this.#kind));
     drawLegend(this.#legend, this.#charts);
   }
 
@@ -149,7 +149,7 @@ class Timeline implements Panel, Hands {
     const inRun = (run: RunView): number => (selected === undefined ? -1 : run.tape.requests.findIndex((request) => request.id === selected));
     for (const chart of this.#charts) chart.draw(app, scale, inRun(chart.run));
     const whole = (this.#whole && scale.level === 0) || this.#length === 0;
-    this.#map.el.classList.toggle("wb-hidden", whole);
+    hide(this.#map.el, whole);
     const focused = this.#charts.find((chart) => chart.run === app.focus) ?? this.#charts[0]!;
     if (!whole) this.#map.draw(app, focused, this.#shown, this.#length);
   }
@@ -180,8 +180,8 @@ class Timeline implements Panel, Hands {
     for (const chart of this.#charts) {
       const focused = chart.run.run === app.focus.run;
       setText(chart.heading, chart.run.name);
-      chart.heading.classList.toggle("wb-hidden", app.runs.length < 2);
-      chart.heading.setAttribute("aria-pressed", String(focused));
+      hide(chart.heading, app.runs.length < 2);
+      aria(chart.heading, "pressed", focused);
       chart.el.classList.toggle("wb-tl-focus", focused && app.runs.length > 1);
     }
   }
@@ -189,7 +189,7 @@ class Timeline implements Panel, Hands {
   #chart(run: RunView): Chart {
     const chart = new Chart(run);
     chart.heading.title = "show this run in the other panels";
-    chart.heading.addEventListener("click", () => this.app.set({ focus: chart.run.run }), { signal: this.signal });
+    on(chart.heading, "click", () => this.app.set({ focus: chart.run.run }), this.signal);
     listen(chart, this, this.signal);
     return chart;
   }

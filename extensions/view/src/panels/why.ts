@@ -2,7 +2,7 @@
 
 import type { App, MakePanel, Panel } from "../app.js";
 import { nameOf } from "../blocks/words.js";
-import { button, h, section, setText } from "../dom.js";
+import { aria, box, button, h, mark, section, setText, span, whenOver } from "../dom.js";
 import { count } from "../format.js";
 import { requestColour } from "../theme.js";
 import { type Line, linesOf } from "../why/lines.js";
@@ -19,7 +19,7 @@ export const why: MakePanel = (app, signal) => new WhyPanel(app, signal);
 class WhyPanel implements Panel {
   readonly el: HTMLElement;
   readonly #title: HTMLElement;
-  readonly #summary = h("div", { class: "wb-why-summary" });
+  readonly #summary = box("wb-why-summary");
   readonly #list = h("ul", { class: "wb-why-list" });
   readonly #unfolded = new Set<string>(); // by the names of a line's requests: they stay so from step to step
   readonly #busy = new Set<string>(); // changes that are being tried
@@ -37,7 +37,7 @@ class WhyPanel implements Panel {
     this.el = el;
     this.#title = title;
     body.append(this.#summary, this.#list);
-    signal.addEventListener("abort", () => clearTimeout(this.#timer));
+    whenOver(signal, () => clearTimeout(this.#timer));
   }
 
   draw(): void {
@@ -72,32 +72,32 @@ class WhyPanel implements Panel {
   #fill(there: boolean, told: Why | undefined): void {
     const { focus, state } = this.app;
     if (!there) {
-      this.#summary.replaceChildren(h("span", { class: "wb-dim" }, "no step yet"));
+      this.#summary.replaceChildren(span("wb-dim", "no step yet"));
       this.#list.replaceChildren();
       return;
     }
-    const flags = (told?.commands ?? commandsOf(focus.tape, state.position)).map((text) => h("span", { class: "wb-why-flag" }, `⚑ ${text}`));
-    this.#summary.replaceChildren(h("span", {}, told?.summary ?? summaryOf(focus.tape, state.position)), ...flags);
+    const flags = (told?.commands ?? commandsOf(focus.tape, state.position)).map((text) => span("wb-why-flag", `⚑ ${text}`));
+    this.#summary.replaceChildren(span("", told?.summary ?? summaryOf(focus.tape, state.position)), ...flags);
     this.#list.replaceChildren(...linesOf(focus, state.position, told, state.request).map((line) => this.#line(line)));
   }
 
   #line(line: Line): HTMLElement {
     const selected = line.requests.length === 1 && line.requests[0] === this.app.state.request;
-    const what = h("div", { class: "wb-why-what" }, h("span", {}, line.sentence));
+    const what = box("wb-why-what", span("", line.sentence));
     const open = line.more.length > 0 && (selected || this.#unfolded.has(key(line)));
     for (const change of line.changes) what.append(" ", this.#chip(change));
-    if (line.hopeless && this.app.focus.live) what.append(" ", h("span", { class: "wb-dim" }, "no single knob would have let it run"));
+    if (line.hopeless && this.app.focus.live) what.append(" ", span("wb-dim", "no single knob would have let it run"));
     if (line.more.length > 0 && !selected) what.append(" ", this.#fold(line, open));
     if (open) what.append(h("ul", { class: "wb-why-more" }, ...line.more.map((text) => h("li", {}, text))));
-    const made = h("li", { class: "wb-why-row" }, this.#names(line), h("span", { class: "wb-why-label" }, line.label), what);
-    if (selected) made.setAttribute("aria-current", "true");
+    const made = h("li", { class: "wb-why-row" }, this.#names(line), span("wb-why-label", line.label), what);
+    if (selected) aria(made, "current", "true");
     return made;
   }
 
   #names({ requests }: Line): HTMLElement {
     const { tape } = this.app.focus;
     const shown = requests.slice(0, requests.length > MOST_NAMES ? MOST_NAMES - 1 : MOST_NAMES);
-    const made = h("span", { class: "wb-why-names" }, ...shown.map((request) => this.#name(request)));
+    const made = span("wb-why-names", ...shown.map((request) => this.#name(request)));
     const rest = requests.slice(shown.length).map((request) => nameOf(tape, request));
     if (rest.length > 0) made.append(h("span", { class: "wb-dim", title: rest.join(" ") }, `+${rest.length}`));
     return made;
@@ -114,7 +114,7 @@ class WhyPanel implements Panel {
   #fold(line: Line, open: boolean): HTMLElement {
     const names = line.requests.length > 1 ? count(line.requests.length, "request") : nameOf(this.app.focus.tape, line.requests[0]!);
     const made = button(open ? "less" : "more", `${open ? "Less" : "More"} about ${names}`, () => this.#toggle(key(line)), "wb-why-fold");
-    made.setAttribute("aria-expanded", String(open));
+    aria(made, "expanded", open);
     return made;
   }
 
@@ -128,8 +128,8 @@ class WhyPanel implements Panel {
     const made = button(change.label, `Run a branch: ${change.label}`, () => void this.#try(change), "wb-chip");
     made.classList.remove("wb-button");
     made.disabled = busy;
-    made.classList.toggle("wb-busy", busy);
-    made.setAttribute("aria-busy", String(busy));
+    mark(made, "wb-busy", busy);
+    aria(made, "busy", busy);
     return made;
   }
 

@@ -2,6 +2,7 @@
 
 import type { App } from "../app.js";
 import { Canvas } from "../canvas.js";
+import { on } from "../dom.js";
 import { percent } from "../format.js";
 import { COLOURS, type Theme } from "../theme.js";
 import type { Acceptance, AtPosition } from "./rounds.js";
@@ -25,8 +26,8 @@ export class Bars {
     private readonly app: App,
     signal: AbortSignal,
   ) {
-    this.el.addEventListener("mousemove", (event) => app.tooltip.show(this.#words(event), event), { signal });
-    this.el.addEventListener("mouseleave", () => app.tooltip.hide(), { signal });
+    on(this.el, "mousemove", (event) => app.tooltip.show(this.#words(event), event), signal);
+    on(this.el, "mouseleave", () => app.tooltip.hide(), signal);
   }
 
   draw(acceptance: Acceptance): void {

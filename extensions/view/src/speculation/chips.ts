@@ -2,7 +2,7 @@
 
 import type { App } from "../app.js";
 import { nameOf } from "../blocks/words.js";
-import { h } from "../dom.js";
+import { aria, box, h } from "../dom.js";
 import { requestColour } from "../theme.js";
 import type { Tape } from "../tape.js";
 import { type Round, roundsAt } from "./rounds.js";
@@ -22,7 +22,7 @@ export class Chips {
     if (drawn.every((one, i) => one === this.#drawn[i])) return;
     this.#drawn = drawn;
     const rounds = roundsAt(tape, state.position);
-    const none = h("div", { class: "wb-empty" }, "no drafts were verified in this step");
+    const none = box("wb-empty", "no drafts were verified in this step");
     this.el.replaceChildren(...(rounds.length > 0 ? rounds.map((round) => this.#row(tape, round)) : [none]));
   }
 
@@ -33,7 +33,7 @@ export class Chips {
     const chips = round.drafts.map((token, place) => chip(tape, token, fate(place, round)));
     const after = own === undefined ? [] : [h("span", { class: "wb-dim", "aria-hidden": "true" }, "→"), chip(tape, own.id, OWN[own.origin])];
     const row = h("div", { class: "wb-round", role: "listitem", "aria-label": aloud(id, round) }, name, ...chips, ...after);
-    if (request === this.app.state.request) row.setAttribute("aria-current", "true");
+    if (request === this.app.state.request) aria(row, "current", "true");
     return row;
   }
 }

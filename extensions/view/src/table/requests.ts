@@ -1,7 +1,7 @@
 /** `RequestTable`: the requests in sight at the cursor as a real table, each with the reason for what it did. */
 
 import type { App } from "../app.js";
-import { button, h, setText } from "../dom.js";
+import { aria, box, button, h, setText } from "../dom.js";
 import { count, whole } from "../format.js";
 import { outputsOf } from "../text/output.js";
 import { standingOf } from "../text/standing.js";
@@ -19,7 +19,7 @@ export class RequestTable {
 
   constructor(private readonly app: App) {
     const head = h("tr", {}, ...COLUMNS.map((name) => h("th", { scope: "col" }, name)));
-    this.el = h("div", { class: "wb-requests" }, h("div", { class: "wb-scroll" }, h("table", {}, this.#caption, h("thead", {}, head), this.#body)), this.#rest);
+    this.el = box("wb-requests", box("wb-scroll", h("table", {}, this.#caption, h("thead", {}, head), this.#body)), this.#rest);
   }
 
   draw(): void {
@@ -51,8 +51,8 @@ class Row {
     const id = tape.requests[this.#request]?.id ?? "?";
     setText(this.#name, id);
     this.#name.title = `Select ${id}`;
-    this.#name.setAttribute("aria-label", `Select ${id}`);
-    this.el.setAttribute("aria-current", String(this.app.state.request === this.#request));
+    aria(this.#name, "label", `Select ${id}`);
+    aria(this.el, "current", this.app.state.request === this.#request);
     const outputs = outputsOf(tape);
     const out = outputs.upTo(this.#request, position) - outputs.since(this.#request, position);
     const numbers = [outputs.computed(this.#request, position), outputs.promptCached(this.#request, position), out];

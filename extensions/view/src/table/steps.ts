@@ -1,7 +1,7 @@
 /** `StepTable`: the steps around the cursor as a real table, a window of rows at a time. */
 
 import type { App, RunView } from "../app.js";
-import { button, h, setText } from "../dom.js";
+import { aria, box, button, h, on, setText } from "../dom.js";
 import { number, whole } from "../format.js";
 import { happenings } from "./happenings.js";
 
@@ -25,8 +25,8 @@ export class StepTable {
     const head = h("tr", {}, ...COLUMNS.map((name) => h("th", { scope: "col" }, name)));
     const body = h("tbody", {}, ...this.#rows.map((row) => row.el));
     const table = h("table", {}, this.#caption, h("thead", {}, head), body);
-    this.el = h("div", {}, h("div", { class: "wb-scroll" }, table), h("div", { class: "wb-row" }, this.#earlier, this.#later));
-    body.addEventListener("click", (event) => this.#chosen(event), { signal });
+    this.el = h("div", {}, box("wb-scroll", table), box("wb-row", this.#earlier, this.#later));
+    on(body, "click", (event) => this.#chosen(event), signal);
   }
 
   draw(): void {
@@ -81,7 +81,7 @@ class Row {
     const step = String(meta.first_step + position);
     setText(this.#step, step);
     this.#step.title = `Go to step ${step}`;
-    this.#step.setAttribute("aria-label", `Go to step ${step}`);
+    aria(this.#step, "label", `Go to step ${step}`);
     const at = (name: string): string => whole(tape.at(name, position));
     const tokens = `${at("token_used")} / ${at("token_limit")}`;
     const numbers = ["running", "waiting", "kv_in_use", "kv_cached", "kv_free"].map(at);
@@ -89,7 +89,7 @@ class Row {
   }
 
   mark(current: boolean): void {
-    if (current) this.el.setAttribute("aria-current", "step");
+    if (current) aria(this.el, "current", "step");
     else this.el.removeAttribute("aria-current");
   }
 }

@@ -1,7 +1,7 @@
 /** `Chips`: which text is shown: all, the newest, or that of one request. */
 
 import { whole } from "../format.js";
-import { button, h, setText } from "../dom.js";
+import { aria, button, h, mark, setText, span } from "../dom.js";
 import type { Tape } from "../tape.js";
 import { requestColour } from "../theme.js";
 
@@ -9,7 +9,7 @@ export type Choice = "all" | "newest" | number;
 
 export class Chips {
   readonly el = h("div", { class: "wb-chips", role: "group", "aria-label": "Whose text is shown" });
-  readonly #rest = h("span", { class: "wb-dim" });
+  readonly #rest = span("wb-dim");
   #made: readonly { readonly choice: Choice; readonly el: HTMLButtonElement }[] = [];
   #order = "";
   #tape: Tape | undefined;
@@ -24,8 +24,8 @@ export class Chips {
     this.#tape = tape;
     setText(this.#rest, seen > requests.length ? `${requests.length} of ${whole(seen)}` : "");
     for (const { choice, el } of this.#made) {
-      el.setAttribute("aria-pressed", String(choice === chosen));
-      if (typeof choice === "number") el.classList.toggle("wb-faint", faint(choice));
+      aria(el, "pressed", choice === chosen);
+      if (typeof choice === "number") mark(el, "wb-faint", faint(choice));
     }
   }
 

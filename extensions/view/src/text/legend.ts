@@ -1,6 +1,6 @@
 /** `Legend`: the marks that occur in what is shown, and no others. */
 
-import { h } from "../dom.js";
+import { box, h } from "../dom.js";
 
 const MARKS = [
   ["computed", "prompt"],
@@ -14,7 +14,7 @@ const MARKS = [
 ] as const;
 
 export class Legend {
-  readonly el = h("div", { class: "wb-legend wb-text-legend" });
+  readonly el = box("wb-legend wb-text-legend");
   #shown = "";
 
   /** `counts`: how many tokens have each mark. */

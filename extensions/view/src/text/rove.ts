@@ -1,5 +1,7 @@
 /** `Rove`: the tokens of an element as one stop of the Tab key; arrow keys walk among them, Enter jumps. */
 
+import { on } from "../dom.js";
+
 const TOKEN = ".wb-tok";
 
 export interface Guide {
@@ -18,9 +20,9 @@ export class Rove {
     private readonly guide: Guide,
     signal: AbortSignal,
   ) {
-    root.addEventListener("keydown", (event) => this.#key(event), { signal });
-    root.addEventListener("focusin", (event) => this.#focused(event.target as HTMLElement), { signal });
-    root.addEventListener("focusout", () => guide.show(null), { signal });
+    on(root, "keydown", (event) => this.#key(event), signal);
+    on(root, "focusin", (event) => this.#focused(event.target as HTMLElement), signal);
+    on(root, "focusout", () => guide.show(null), signal);
   }
 
   /** After the tokens changed: the stop is the newest token, unless the reader stands on another. */

@@ -1,6 +1,6 @@
 /** `Said`: what a request has said: its tokens, the drafts that the step refused, a cursor; or why there is nothing yet. */
 
-import { h, setText } from "../dom.js";
+import { h, hide, setText, span } from "../dom.js";
 import type { Here } from "./here.js";
 import { tokenSpan } from "./span.js";
 import { type Standing, beforeOutput } from "./standing.js";
@@ -11,8 +11,8 @@ export class Said {
   readonly #strip = new Strip();
   readonly #drafts = h("span");
   readonly #cursor = h("span", { class: "wb-cursor", "aria-hidden": "true" }, "▌");
-  readonly #note = h("span", { class: "wb-dim" });
-  readonly el = h("span", {}, this.#strip.el, this.#drafts, this.#cursor, this.#note);
+  readonly #note = span("wb-dim");
+  readonly el = span("", this.#strip.el, this.#drafts, this.#cursor, this.#note);
   /** Refused drafts that are shown. */
   refused = 0;
   #drawn = "";
@@ -33,7 +33,7 @@ export class Said {
     this.#strip.show(tape, request, outputs.rows(request), first, end, outputs.upTo(request, position - 1));
     this.#refuse(here, request);
     const begun = this.newest !== null;
-    this.#cursor.classList.toggle("wb-hidden", !begun || standing.ended);
+    hide(this.#cursor, !begun || standing.ended);
     setText(this.#note, begun ? "" : beforeOutput(tape, outputs, request, position));
   }
 

@@ -1,6 +1,6 @@
 /** `Tails`: the newest text of every request, a short block each; only those in sight are drawn. */
 
-import { button, h, setText } from "../dom.js";
+import { aria, box, button, h, setText, span } from "../dom.js";
 import { count } from "../format.js";
 import type { Tape } from "../tape.js";
 import { requestColour } from "../theme.js";
@@ -16,7 +16,7 @@ const STRIDE = 32;
 
 class Tail {
   readonly #name: HTMLButtonElement;
-  readonly #word = h("span", { class: "wb-dim" });
+  readonly #word = span("wb-dim");
   readonly said = new Said();
   readonly el: HTMLElement;
 
@@ -26,8 +26,8 @@ class Tail {
   ) {
     this.#name = button("", "", () => select(request), "wb-name");
     this.#name.style.setProperty("--wb-owner", requestColour(request));
-    const text = h("div", { class: "wb-tail-text" }, h("div", {}, this.said.el));
-    this.el = h("div", { class: "wb-tail" }, h("div", { class: "wb-tail-head" }, this.#name, this.#word), text);
+    const text = box("wb-tail-text", h("div", {}, this.said.el));
+    this.el = box("wb-tail", box("wb-tail-head", this.#name, this.#word), text);
   }
 
   draw(here: Here): void {
@@ -46,12 +46,12 @@ class Tail {
     const id = tape.requests[this.request]?.id ?? "";
     this.#name.textContent = id;
     this.#name.title = `Show ${id} whole; its prompt, ${count(prompt.length, "token")}, ends: ${oneLine(tape, prompt.slice(-60), 240)}`;
-    this.#name.setAttribute("aria-label", `Show ${id} whole`);
+    aria(this.#name, "label", `Show ${id} whole`);
   }
 }
 
 export class Tails {
-  readonly el = h("div", { class: "wb-tails" });
+  readonly el = box("wb-tails");
   readonly #tails = new Map<number, Tail>();
   #tape: Tape | undefined;
   #order = "";

@@ -1,6 +1,6 @@
 /** `Whole`: the prompt and all output of one request, up to the cursor. */
 
-import { button, h, setText } from "../dom.js";
+import { box, button, hide, setText } from "../dom.js";
 import { count } from "../format.js";
 import { type Here, firstShown } from "./here.js";
 import { Prompt } from "./prompt.js";
@@ -21,7 +21,7 @@ export class Whole {
   constructor(redraw: () => void) {
     this.#prompt = new Prompt(redraw);
     this.#earlier = button("", "Show the whole output", () => ((this.#all = true), redraw()), "wb-fold");
-    this.el = h("div", { class: "wb-text-scroll" }, h("div", { class: "wb-text-all" }, this.#prompt.el, this.#earlier, this.#said.el));
+    this.el = box("wb-text-scroll", box("wb-text-all", this.#prompt.el, this.#earlier, this.#said.el));
   }
 
   /** What is shown, by mark, in the order of `Legend`. */
@@ -45,7 +45,7 @@ export class Whole {
     const first = this.#all ? since : firstShown(since, end, MOST, STRIDE);
     this.#prompt.show(tape, request, outputs.prompt(request, position), outputs.promptCached(request, position), outputs.computed(request, position));
     this.#said.draw(here, request, standingOf(tape, outputs, request, position), first, end);
-    this.#earlier.classList.toggle("wb-hidden", first === since);
+    hide(this.#earlier, first === since);
     setText(this.#earlier, `… ${count(first - since, "more token")}`);
   }
 }

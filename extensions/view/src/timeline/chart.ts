@@ -2,7 +2,7 @@
 
 import type { App, RunView } from "../app.js";
 import { Canvas } from "../canvas.js";
-import { h, setText } from "../dom.js";
+import { h, hide, setText } from "../dom.js";
 import { number } from "../format.js";
 import { drawTimes, drawTokens, ROOM, timeTop, tokenTop } from "./bars.js";
 import { Digest } from "./digest.js";
@@ -85,8 +85,8 @@ export class Chart {
     this.#boxes = Object.fromEntries(STRIPS.map((strip) => [strip, { top: y, bottom: (y += heights[strip]) }])) as Record<Strip, Box>;
     this.#height = y;
     const empty = this.extent === 0;
-    this.#empty.classList.toggle("wb-hidden", !empty);
-    this.#place.classList.toggle("wb-hidden", empty);
+    hide(this.#empty, !empty);
+    hide(this.#place, empty);
     if (empty) setText(this.#empty, run.live ? "no step yet: press ▶ or step" : "this run has no steps");
   }
 

@@ -1,6 +1,7 @@
 /** Pointer and wheel over a chart.  A plain wheel is the page's; drawing on a column moves the cursor, on the step numbers the stretch. */
 
 import type { Chart, Hit } from "./chart.js";
+import { on } from "../dom.js";
 
 /** What a gesture may do. */
 export interface Hands {
@@ -68,10 +69,10 @@ export function listen(chart: Chart, hands: Hands, signal: AbortSignal): void {
     event.preventDefault();
   };
 
-  el.addEventListener("pointerdown", press, { signal });
-  el.addEventListener("pointermove", move, { signal });
-  el.addEventListener("pointerup", release, { signal });
-  el.addEventListener("pointercancel", release, { signal });
-  el.addEventListener("pointerleave", () => hands.leave(), { signal });
+  on(el, "pointerdown", press, signal);
+  on(el, "pointermove", move, signal);
+  on(el, "pointerup", release, signal);
+  on(el, "pointercancel", release, signal);
+  on(el, "pointerleave", () => hands.leave(), signal);
   el.addEventListener("wheel", wheel, { signal, passive: false });
 }

@@ -2,7 +2,7 @@
 
 import type { App } from "../app.js";
 import { Canvas } from "../canvas.js";
-import { h } from "../dom.js";
+import { box, on } from "../dom.js";
 import type { Chart } from "./chart.js";
 import { Scale } from "./scale.js";
 import type { Stretch } from "./stretch.js";
@@ -12,7 +12,7 @@ const HEIGHT = 26;
 
 export class Minimap {
   readonly canvas = new Canvas("wb-tl-map");
-  readonly el = h("div", { class: "wb-tl-place" }, this.canvas.el);
+  readonly el = box("wb-tl-place", this.canvas.el);
   #scale = new Scale(0, 1, 0, 1, 1);
   #shown: Stretch = { first: 0, last: 1 };
 
@@ -28,8 +28,8 @@ export class Minimap {
       el.setPointerCapture(event.pointerId);
       drag = inside ? (now) => show(first + now - start, last + now - start) : (now) => show(Math.min(start, now), Math.max(start, now));
     };
-    el.addEventListener("pointerdown", press, { signal });
-    el.addEventListener("pointermove", (event) => drag?.(at(event)), { signal });
+    on(el, "pointerdown", press, signal);
+    on(el, "pointermove", (event) => drag?.(at(event)), signal);
     for (const end of ["pointerup", "pointercancel"]) el.addEventListener(end, () => (drag = undefined), { signal });
   }
 
