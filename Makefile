@@ -50,9 +50,10 @@ lint: $(VENV)/.lint $(PACKAGES) ## ruff, mypy and tsc
 format: $(VENV)/.lint ## let ruff repair what it can
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.test $(VIEW) ## tokens/s and GB/s next to transformers.generate
+bench: $(VENV)/.test $(VIEW) ## tokens/s and GB/s next to transformers.generate, then what an open view costs of them
 	@$(FETCH)
 	$(BIN)/python -m benchmarks.throughput $(ARGS)
+	$(BIN)/python -m benchmarks.view_cost
 
 docs: $(VENV)/.test ## write the generated parts of the docs
 	$(BIN)/python -m workbench._docs
