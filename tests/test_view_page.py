@@ -20,10 +20,11 @@ from test_render_html import assert_harmless
 
 from workbench import Engine, Trace, TraceError, ViewError, load_trace
 from workbench.comparison import compare
-from workbench.events import StepRecord
+from workbench.events import StepRecord, Verdict
 from workbench.render import mimebundle
 from workbench.render.html import render_html
 from workbench.runners.scripted import ScriptedRunner
+from workbench.tape import why_payload
 from workbench.view import View, files, page
 from workbench.view.page import result_bundle, with_player
 from workbench.view.sources import Source
@@ -122,6 +123,14 @@ def test_two_runs_of_three_hundred_steps_are_compared_in_less_than_four_hundred_
     runs = packed(html)[0]["saved"]["frame"]["runs"]
     assert [run["name"] for run in runs] == list(found.names)
     assert runs[1]["parted"] == {"position": found.divergence.position, "sentence": found.divergence.sentence}
+
+
+def test_steps_in_which_a_request_begins_to_wait_say_what_would_have_let_it_run():
+    told = packed(result_bundle(story())["text/html"])[0]["saved"]["whys"][0]
+    changes = {why["step"]: [change["label"] for row in why["rows"] for change in row["changes"]] for why in told}
+    waits = next(record.step for record in story().trace if any(one.verdict is Verdict.DEFERRED for one in record.decisions))
+    assert changes[waits] == [change["label"] for row in why_payload(story().trace, waits)["rows"] for change in row["changes"]] != []
+    assert changes[waits + 10] == []  # nobody waits for another reason than before
 
 
 # -- which runs --------------------------------------------------------------------------------------------------------

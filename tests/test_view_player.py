@@ -151,6 +151,15 @@ def test_the_fork_button_says_how_a_run_is_forked(saved):
     assert "run.fork(12)" in words
 
 
+def test_a_change_that_would_have_helped_is_shown_and_says_where_it_can_be_tried(saved):
+    press(saved, "Home")
+    chip = saved.page.get_by_role("button", name=re.compile("^Run a branch")).first
+    assert "max_num_batched_tokens" in chip.inner_text() or "max_num_seqs" in chip.inner_text()
+    chip.click()
+    saved.settle()
+    assert "run.view()" in saved.page.locator(".wb-message").inner_text()
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_a_page_on_disk_wears_the_readers_theme(show, file, dark):
     saved = show(file, dark=dark).play()

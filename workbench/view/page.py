@@ -20,7 +20,7 @@ from workbench.render.comparison import comparison_html
 from workbench.render.facts import result_of
 from workbench.render.html import document_body, framed, pictures
 from workbench.view.files import is_built
-from workbench.view.saved import saved_screen
+from workbench.view.saved import Budget, saved_screen
 from workbench.view.sources import Source
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 PLAYER_BYTES = 1_400_000  # of a player in a notebook: a run of 3,000 steps with 16 requests
 PLAYER_ROWS = 60_000  # decisions in all steps; packing them takes a second, and more would not fit into the bytes
-WHY_BUDGET_S = 0.25  # for the sentences of a player: a cell's end must not be waited for
-PAGE_WHY_BUDGET_S = 20.0
+IN_A_CELL = Budget(0.25, 0.15)  # its end must not be waited for
+ON_A_PAGE = Budget(20.0, 3.0)
 
 _FRAMELESS = ".wb-view{border:0;border-bottom:1px solid var(--wb-line);border-radius:0;max-width:none}"  # what is around it has a frame
 _HEADLESS = _FRAMELESS + ".wb-view .wb-header{display:none}"  # and has said what the header says
@@ -81,13 +81,13 @@ def comparison_with_player(found: ComparisonData) -> str:
 def write_page(run: Watched, path: Path) -> Path:
     """Write the view of a run, and its static result, as one HTML file."""
     result = result_of(run)
-    player = playing([Source(run, 0)], pictures(result.trace), PAGE_WHY_BUDGET_S, _HEADLESS)
+    player = playing([Source(run, 0)], pictures(result.trace), ON_A_PAGE, _HEADLESS)
     return _write(path, run.name, document_body(result, player))
 
 
 def write_comparison(found: ComparisonData, path: Path) -> Path:
     """Write the view of two runs, and their figures, as one HTML file."""
-    body = comparison_html(found, lambda still: playing(_two(found), still, PAGE_WHY_BUDGET_S, _FRAMELESS))
+    body = comparison_html(found, lambda still: playing(_two(found), still, ON_A_PAGE, _FRAMELESS))
     return _write(path, " and ".join(found.names), body)
 
 
@@ -97,7 +97,7 @@ def write_screen(sources: Sequence[Source], path: Path) -> Path:
     Raises :class:`ViewError` when the view's files were not built, and :class:`TraceError` when the place cannot be written.
     """
     still = framed(*(pictures(source.trace) for source in sources))
-    return _write(path, " and ".join(source.name for source in sources), playing(sources, still, PAGE_WHY_BUDGET_S))
+    return _write(path, " and ".join(source.name for source in sources), playing(sources, still, ON_A_PAGE))
 
 
 def with_player(sources: Sequence[Source], still: str, name: str, look: str = "") -> str:
@@ -108,13 +108,13 @@ def with_player(sources: Sequence[Source], still: str, name: str, look: str = ""
     if not is_built() or any(source.trace.fidelity != "exact" for source in sources):
         return still
     if sum(len(record.decisions) for source in sources for record in source.trace) <= PLAYER_ROWS:
-        found = playing(sources, still, WHY_BUDGET_S, look)
+        found = playing(sources, still, IN_A_CELL, look)
         if len(found) - len(still) <= PLAYER_BYTES:
             return found
     return still + _TOO_LONG.format(name=escape(name))
 
 
-def playing(sources: Sequence[Source], still: str, budget_s: float, look: str = "") -> str:
+def playing(sources: Sequence[Source], still: str, budget: Budget, look: str = "") -> str:
     """``still`` (HTML), and what puts the player of ``sources`` in its place; ``still`` alone if there are no steps to play.
 
     Raises :class:`ViewError` for traces that are not exact, and where the view was not built.
@@ -124,7 +124,7 @@ def playing(sources: Sequence[Source], still: str, budget_s: float, look: str = 
             raise ViewError(f"{source.name} is {source.trace.fidelity}, not exact: it holds no decisions that could be shown step by step")
     if not any(len(source.trace) for source in sources):
         return still
-    data = base64.b64encode(saved_screen(sources, budget_s, look)).decode("ascii")
+    data = base64.b64encode(saved_screen(sources, budget, look)).decode("ascii")
     return f'<div class="wb-saved" {_DATA}="{data}">{still}</div><script>{_BOOT}</script>'
 
 

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from time import perf_counter
+from typing import Any, NamedTuple
 
-from workbench.tape.why import whys
+from workbench.events import Verdict
+from workbench.tape.why import why_payload, whys
+from workbench.trace import Trace
 from workbench.view.files import script, style, uplot
 from workbench.view.sources import Source
 
@@ -22,14 +25,21 @@ _LEVEL = 6  # 9 saves one part in a hundred and takes three times as long
 _SPAN = [2**40, 2**40]  # as long as any: the JSON must say where the buffers lie, and they lie after it
 
 
-def saved_screen(sources: Sequence[Source], budget_s: float, look: str = "") -> bytes:
-    """The screen of ``sources`` as they are now, packed; ``budget_s`` seconds may be spent on sentences, ``look`` is style of its own.
+class Budget(NamedTuple):
+    """Seconds for telling why: in ``sentences`` for every step, and by the ``changes`` that would have let a request run."""
+
+    sentences: float
+    changes: float
+
+
+def saved_screen(sources: Sequence[Source], budget: Budget, look: str = "") -> bytes:
+    """The screen of ``sources`` as they are now, packed; ``look`` is style of its own.
 
     Raises :class:`ViewError` when the view's files were not built.
     """
     page = {"script": script(), "style": style() + look, "uplot": uplot()}
     frame, buffers = _frame(sources)
-    told = [_sentences(source, budget_s / len(sources)) for source in sources]
+    told = [_whys(source, Budget(*(seconds / len(sources) for seconds in budget))) for source in sources]
     return zlib.compress(_joined({**page, "saved": {"frame": frame, "whys": told}}, buffers), _LEVEL)
 
 
@@ -46,9 +56,30 @@ def _frame(sources: Sequence[Source]) -> tuple[dict[str, Any], list[bytes]]:
     return {"kind": "frame", "seq": 0, "runs": runs, "parts": parts}, buffers
 
 
-def _sentences(source: Source, budget_s: float) -> list[dict[str, Any]]:
-    first = source.first_step
-    return whys(source.trace, first, first + len(source.trace), budget_s)
+def _whys(source: Source, budget: Budget) -> list[dict[str, Any]]:
+    """Sentences for the steps from the first on, as far as the budget reaches; changes where somebody begins to wait."""
+    trace, first = source.trace, source.first_step
+    told = whys(trace, first, first + len(trace), budget.sentences)
+    ends, longest = perf_counter() + budget.changes, 0.0
+    for step in _turns(trace):
+        began = perf_counter()
+        if step - first >= len(told) or began + longest > ends:  # the later the step, the longer the way to its scheduler
+            break
+        told[step - first] = why_payload(trace, step)  # from the trace alone: the engine may be at work, or gone
+        longest = max(longest, perf_counter() - began)
+    return told
+
+
+def _turns(trace: Trace) -> Iterator[int]:
+    """The steps in which a request is cut for another reason than in the step before."""
+    before = dict[str, tuple[Any, ...]]()
+    for record in trace:
+        cut = {
+            one.request_id: (one.verdict, one.reason) for one in record.decisions if one.verdict in (Verdict.DEFERRED, Verdict.PREEMPTED)
+        }
+        if any(before.get(name) != why for name, why in cut.items()):
+            yield record.step
+        before = cut
 
 
 def _joined(page: dict[str, Any], buffers: Sequence[bytes]) -> bytes:
