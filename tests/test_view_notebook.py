@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -120,3 +122,12 @@ def test_a_page_that_is_cleaned_of_scripts_keeps_the_answers(notebooks):
     text, _ = HTMLExporter(sanitize_html=True).from_notebook_node(notebooks[False])
     assert carried[:100] not in text  # as text it would bury the answers
     assert "Yes, of course. Yes, of course." in text
+
+
+def test_the_widget_is_loaded_before_the_first_request_comes_in():
+    code = (
+        "import sys; from workbench.view import display; display.kernel_here = object;"
+        "assert 'workbench.view.widget' not in sys.modules; assert display.can_show(); print('workbench.view.widget' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "True", done.stderr

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 def can_show() -> bool:
     """Whether a live view can be shown here: in a Jupyter kernel, with ipykernel's comms that work from threads, and built files."""
-    return kernel_here() is not None and is_built() and not _is_deaf()
+    if kernel_here() is None or not is_built() or _is_deaf():
+        return False
+    import workbench.view.widget  # noqa: F401  # now, and not while the first request waits: that would count as its queue time
+
+    return True
 
 
 def in_colab() -> bool:
