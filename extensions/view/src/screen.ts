@@ -22,7 +22,10 @@ import { Tooltip } from "./tooltip.js";
 import type { Why } from "./wire.js";
 
 const ABOVE: readonly MakePanel[] = [header, controls, knobs];
-const GRID: readonly MakePanel[] = [timeline, blocks, why, text, latency, speculation, load];
+const COLUMNS: readonly (readonly MakePanel[])[] = [
+  [timeline, why, latency],
+  [blocks, text, speculation, load],
+];
 const SLOW_MS = 500; // between two pictures of a running engine, for those who want reduced motion
 
 export class Screen implements App {
@@ -52,12 +55,12 @@ export class Screen implements App {
     this.state = { position, follow: true, playing: false, speed: 10, focus: 0, request: null, first: 0, last: 0 };
     const make = (panel: MakePanel): Panel => panel(this, signal);
     const above = ABOVE.map(make);
-    const grid = GRID.map(make);
+    const columns = COLUMNS.map((column) => column.map(make));
     const below = make(table);
-    this.#panels = [...above, ...grid, below];
+    this.#panels = [...above, ...columns.flat(), below];
     this.#main.append(
       ...above.map((panel) => panel.el),
-      box("wb-grid", ...grid.map((panel) => panel.el)),
+      box("wb-grid", ...columns.map((panels) => box("wb-column", ...panels.map((panel) => panel.el)))),
       h("footer", { class: "wb-footer" }, this.#status.el, below.el),
     );
     this.el.append(this.#empty, this.#main, this.tooltip.el);
