@@ -91,6 +91,11 @@ def test_without_a_player_the_result_is_the_static_one_alone():
     assert "<script" not in result_bundle(run)["text/html"]
 
 
+def test_a_terminal_which_shows_text_alone_waits_for_no_player(monkeypatch):
+    monkeypatch.setattr("workbench.view.control._shell", object)
+    assert result_bundle(story()) == mimebundle(story())
+
+
 def test_a_player_is_made_before_anybody_waits_for_it():
     trace, began = story().trace, time.process_time()
     with_player([Source(story(), 0)], "", "run")

@@ -221,6 +221,12 @@ def test_a_player_that_is_taken_off_the_page_ends_and_is_as_it_was_when_it_is_ba
     assert step_under_cursor(saved) == 31
 
 
+def test_keys_that_the_player_uses_are_not_taken_for_the_notebooks_shortcuts(saved):
+    saved.page.evaluate("() => document.addEventListener('keydown', (event) => { window.heard = event.target; }, true)")
+    press(saved, "ArrowLeft")
+    assert saved.page.evaluate("window.heard.closest('[data-lm-suppress-shortcuts=true]') !== null")
+
+
 def test_scripts_that_a_notebook_puts_in_by_hand_start_the_player_too(show, cell):
     saved = show(page_of(""))
     saved.page.evaluate(

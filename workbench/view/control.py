@@ -56,8 +56,17 @@ def door() -> Door | None:
 
 def kernel_here() -> Any | None:
     """The Jupyter kernel that this process is, if any."""
+    return getattr(_shell(), "kernel", None)
+
+
+def in_terminal() -> bool:
+    """Whether this is IPython in a terminal, which shows nothing but text."""
+    return _shell() is not None and kernel_here() is None
+
+
+def _shell() -> Any | None:
     try:
         from IPython import get_ipython
     except ImportError:
         return None
-    return getattr(get_ipython(), "kernel", None)
+    return get_ipython()

@@ -19,6 +19,7 @@ from workbench.render._format import escape
 from workbench.render.comparison import comparison_html
 from workbench.render.facts import result_of
 from workbench.render.html import document_body, framed, pictures
+from workbench.view.control import in_terminal
 from workbench.view.files import is_built
 from workbench.view.saved import Budget, saved_screen
 from workbench.view.sources import Source
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 PLAYER_BYTES = 1_400_000  # of a player in a notebook: a run of 3,000 steps with 16 requests
 PLAYER_ROWS = 60_000  # decisions in all steps; packing them takes a second, and more would not fit into the bytes
-IN_A_CELL = Budget(0.25, 0.15)  # its end must not be waited for
+IN_A_CELL = Budget(0.4, 0.15)  # for each run: a cell's end must not be waited for
 ON_A_PAGE = Budget(20.0, 3.0)
 
 _FRAMELESS = ".wb-view{border:0;border-bottom:1px solid var(--wb-line);border-radius:0;max-width:none}"  # what is around it has a frame
@@ -68,7 +69,7 @@ _BOOT = """(() => {
 
 def result_bundle(run: Any) -> dict[str, str]:
     """What a notebook stores of a run: its static result, with a player where that pays."""
-    if not run.with_player or run.status in ("running", "paused"):
+    if not run.with_player or run.status in ("running", "paused") or in_terminal():
         return mimebundle(run)
     return mimebundle(run, lambda still: with_player([Source(run, 0)], still, "run", _HEADLESS))
 

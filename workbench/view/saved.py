@@ -33,13 +33,13 @@ class Budget(NamedTuple):
 
 
 def saved_screen(sources: Sequence[Source], budget: Budget, look: str = "") -> bytes:
-    """The screen of ``sources`` as they are now, packed; ``look`` is style of its own.
+    """The screen of ``sources`` as they are now, packed; ``budget`` is for each of them, ``look`` is style of its own.
 
     Raises :class:`ViewError` when the view's files were not built.
     """
     page = {"script": script(), "style": style() + look, "uplot": uplot()}
     frame, buffers = _frame(sources)
-    told = [_whys(source, Budget(*(seconds / len(sources) for seconds in budget))) for source in sources]
+    told = [_whys(source, budget) for source in sources]
     return zlib.compress(_joined({**page, "saved": {"frame": frame, "whys": told}}, buffers), _LEVEL)
 
 
