@@ -40,7 +40,7 @@ lab: $(VENV)/.lab $(VIEW) ## set up, then open JupyterLab on the first notebook 
 
 test: $(VENV)/.test $(VIEW) ## set up, then run every test (ARGS="-k scheduler")
 	@$(FETCH)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.lint $(PACKAGES) ## ruff, mypy and tsc
 	$(BIN)/ruff check .

@@ -27,11 +27,8 @@ LAYERS = {
 LAYER_OF = {room: layer for layer, rooms in LAYERS.items() for room in rooms}
 # The widget's own file is loaded when the first view is made, by whoever makes it.
 OUTSIDE = {"widget.py": {"anywidget", "traitlets"}}
-HEAVY = {"torch", "numpy", "transformers", "tokenizers", "safetensors", "huggingface_hub", "gguf", "pandas", "pyarrow", "IPython", "rich"} | {
-    "anywidget",
-    "ipywidgets",
-    "plotly",
-}
+HEAVY = {"torch", "numpy", "transformers", "tokenizers", "safetensors", "huggingface_hub", "gguf", "pandas", "pyarrow", "IPython", "rich"}
+HEAVY |= {"anywidget", "ipywidgets", "plotly"}
 
 
 def room_of(path: Path) -> str:

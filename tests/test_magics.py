@@ -170,7 +170,7 @@ def test_a_background_run_returns_at_once_and_can_be_stopped(shell):
 def test_a_second_cell_on_a_busy_engine_says_whose_run_is_active(shell, capsys):
     shell.user_ns["engine"] = speaking_engine(runner=SpeakingRunner(sleep_s=0.01))
     run = shell.run_cell("%%infer --background --engine engine --max-tokens 900;\nhello")
-    assert "r0" in error_of(shell, "%%infer --engine engine\nsecond", capsys)
+    assert "run 1" in error_of(shell, "%%infer --engine engine\nsecond", capsys)
     shell.run_cell("%infer stop;")
     assert run.result is None
     assert magics_of(shell).session.last.status == "stopped"

@@ -45,7 +45,8 @@ def test_the_view_and_all_that_it_draws_with_stay_light(script, style, library):
 
 def test_the_script_is_one_module_that_needs_no_other(script):
     assert re.search(r"export\s*\{[^}]*\bas default\b|export default", script)
-    assert not re.search(r"""(^|[;}\s])import\s*[\w{*"'(]""", script)
+    assert not re.search(r"""(^|[;}\s])import\s*[\w{*"']""", script)
+    assert len(re.findall(r"\bimport\(", script)) == 1, "uPlot, whose text comes with the view, and nothing else"
 
 
 def test_nothing_is_fetched_from_anywhere(script, style):

@@ -52,7 +52,7 @@ def show(view_page, frame, step: int, **look):
     view = view_page(*frame, height=1300, **look)
     slider = view.page.locator(".wb-view input[type=range]").first
     slider.evaluate("(el, step) => { el.value = step; el.dispatchEvent(new Event('input', {bubbles: true})); }", step)
-    view.page.wait_for_timeout(400)  # the explanation is asked for when the cursor rests
+    view.page.wait_for_timeout(1300)  # the line of words below follows at most once a second
     view.page.evaluate("() => document.activeElement?.blur()")
     return view
 

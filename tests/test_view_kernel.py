@@ -6,7 +6,7 @@ import time
 
 import pytest
 from tape_reader import Tape
-from view_kernel import view_kernel
+from view_kernel import custom, view_kernel
 
 from workbench.tape import Part
 
@@ -119,8 +119,7 @@ def test_a_late_browser_gets_everything_and_the_first_one_nothing_twice(kernel):
     kernel.drain(0.3)
     kernel.answer(comm, kernel.ask(comm, "pause"))
     kernel.ask(comm, "hello", client="second", have=-1)
-    snapshot = kernel.wait_for(lambda message: bool(message["msg_type"] == "comm_msg" and message["content"]["data"]["content"].get("to")))
-    content = snapshot["content"]["data"]["content"]
+    content = custom(kernel.wait_for(lambda message: "to" in custom(message, comm)), comm)
     held = sum(part["tape"]["count"] for part in content["parts"])
     assert content["to"] == "second"
     assert held == int(kernel.value("len(run.trace)"))
@@ -203,8 +202,8 @@ def test_a_fork_joins_the_view_as_a_branch_and_says_where_it_parts(kernel):
     kernel.answer(comm, kernel.ask(comm, "pause"))
     reply = kernel.answer(comm, kernel.ask(comm, "fork", step=3, changes={"abort": ["r1"]}, resume=True))
     assert reply["value"] == {"run": 1}
-    parted = kernel.wait_for(lambda message: bool(message["msg_type"] == "comm_msg" and message["content"]["data"]["content"].get("kind") == "parted"))
-    assert parted["content"]["data"]["content"]["run"] == 1
+    parted = kernel.wait_for(lambda message: custom(message, comm).get("kind") == "parted")
+    assert custom(parted, comm)["run"] == 1
     fresh = [content for content, _ in kernel.frames(comm) if len(content.get("runs", ())) == 1 and content["runs"][0]["run"] == 1]
     assert (fresh[0]["runs"][0]["parent"], fresh[0]["runs"][0]["fork_step"]) == (0, 3)
     kernel.run("view.runs[1].stop()")

@@ -30,7 +30,7 @@ from workbench.view.page import result_bundle, with_player
 from workbench.view.sources import Source
 
 SCRIPTS = re.compile(r"<script\b.*?</script>", re.DOTALL)
-DATA = re.compile(r' data-workbench-1="([A-Za-z0-9+/=]+)"')
+DATA = re.compile(r' data-workbench-key="[0-9a-f]+" data-workbench-1="([A-Za-z0-9+/=]+)"')
 HOSTILE = """</script><script>window.hacked=1</script><!--<script>"'`><img src=x onerror="window.hacked=2">-->&amp;{body} ${1} 🦜\\u2028"""
 
 

@@ -10,7 +10,7 @@ from render_fixtures import scripted_run
 from saved_pages import Pages, beyond, opened, page_of, story
 from scripted_cells import ANSWER, SpeakingRunner, speaking_engine
 from test_view_blocks import COLOURS, EMPTY, Map, rgb
-from test_view_page import HOSTILE, hostile_trace, without_scripts
+from test_view_page import HOSTILE, SCRIPTS, hostile_trace, without_scripts
 from test_view_timeline import Strips, agrees
 from test_view_why import go
 from view_runs import PROMPTS, press, step_under_cursor
@@ -225,6 +225,13 @@ def test_keys_that_the_player_uses_are_not_taken_for_the_notebooks_shortcuts(sav
     saved.page.evaluate("() => document.addEventListener('keydown', (event) => { window.heard = event.target; }, true)")
     press(saved, "ArrowLeft")
     assert saved.page.evaluate("window.heard.closest('[data-lm-suppress-shortcuts=true]') !== null")
+
+
+def test_what_an_output_without_its_script_carries_is_not_run_by_the_script_of_another(show, cell):
+    other = SCRIPTS.sub("", result_bundle(speaking_engine().run("Not trusted", max_tokens=9))["text/html"])
+    saved = show(page_of(other, cell)).play()
+    assert saved.page.locator(f"#cell0 {PLAYERS}").count() == 0
+    assert saved.page.locator(f"#cell0 {STILLS}").count() == 2
 
 
 def test_scripts_that_a_notebook_puts_in_by_hand_start_the_player_too(show, cell):

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty
 from typing import Any
@@ -78,10 +78,8 @@ class ViewKernel:
         """Take in what comes for a while."""
         deadline = time.monotonic() + for_s
         while time.monotonic() < deadline:
-            try:
+            with suppress(Empty):
                 self.seen.append(self.client.get_iopub_msg(timeout=0.02))
-            except Empty:
-                pass
 
     # -- views -----------------------------------------------------------------------------------------------------
 

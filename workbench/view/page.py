@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ _HEADLESS = _FRAMELESS + ".wb-view .wb-header{display:none}"  # and has said wha
 _DATA = "data-workbench-1"  # an attribute: of a script that they do not let pass, some cleaners show the text
 
 # A shadow root keeps the notebook's styles, the static result's and those of other versions of the view away from this one.
+# Not every front end runs the script where it stands, so it looks for its box by a key: what an output that is not trusted carries is left.
 _BOOT = """(() => {
   const start = async (box, text) => {
     const packed = Uint8Array.from(atob(text), (each) => each.charCodeAt(0));
@@ -59,7 +61,7 @@ _BOOT = """(() => {
     }
     still.forEach((each) => each.remove());
   };
-  for (const box of document.querySelectorAll(".wb-saved[DATA]")) {
+  for (const box of document.querySelectorAll('.wb-saved[DATA][data-workbench-key="KEY"]')) {
     const text = box.getAttribute("DATA");
     box.removeAttribute("DATA");
     start(box, text).catch((error) => console.warn("workbench: the pictures stay, as the player could not start:", error));
@@ -125,8 +127,10 @@ def playing(sources: Sequence[Source], still: str, budget: Budget, look: str = "
             raise ViewError(f"{source.name} is {source.trace.fidelity}, not exact: it holds no decisions that could be shown step by step")
     if not any(len(source.trace) for source in sources):
         return still
-    data = base64.b64encode(saved_screen(sources, budget, look)).decode("ascii")
-    return f'<div class="wb-saved" {_DATA}="{data}">{still}</div><script>{_BOOT}</script>'
+    data = base64.b64encode(saved_screen(sources, budget, look))
+    key = blake2b(data, digest_size=12).hexdigest()
+    box = f'<div class="wb-saved" data-workbench-key="{key}" {_DATA}="{data.decode("ascii")}">{still}</div>'
+    return f"{box}<script>{_BOOT.replace('KEY', key)}</script>"
 
 
 def _two(found: ComparisonData) -> list[Source]:

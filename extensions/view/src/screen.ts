@@ -57,7 +57,8 @@ export class Screen implements App {
     const above = ABOVE.map(make);
     const columns = COLUMNS.map((column) => column.map(make));
     const below = make(table);
-    this.#panels = [...above, ...columns.flat(), below];
+    // Pictures measure their places, words change them: in this order the page is laid out once a frame.
+    this.#panels = [...above, ...columns.flat(), below].sort((one, other) => isPicture(other) - isPicture(one));
     this.#main.append(
       ...above.map((panel) => panel.el),
       box("wb-grid", ...columns.map((panels) => box("wb-column", ...panels.map((panel) => panel.el)))),
@@ -171,3 +172,5 @@ export class Screen implements App {
     whenOver(signal, () => (size.disconnect(), sight.disconnect(), themes.disconnect()));
   }
 }
+
+const isPicture = (panel: Panel): number => Number(panel.el.querySelector("canvas, .wb-plot") !== null);

@@ -7,40 +7,42 @@ import { requestColour } from "../theme.js";
 
 export type Choice = "all" | "newest" | number;
 
+type Chip = readonly [el: HTMLButtonElement, choice: Choice];
+
 export class Chips {
   readonly el = h("div", { class: "wb-chips", role: "group", "aria-label": "Whose text is shown" });
   readonly #rest = span("wb-dim");
-  #made: readonly { readonly choice: Choice; readonly el: HTMLButtonElement }[] = [];
-  #order = "";
+  #made: readonly Chip[] = [];
   #tape: Tape | undefined;
 
-  constructor(private readonly choose: (choice: Choice) => void) {}
+  constructor(private readonly choose: (choice: Choice) => void) {
+    this.el.append(this.#rest);
+  }
 
   /** Offer `requests` of `seen`; those in `faint` do nothing just now. */
   show(tape: Tape, requests: readonly number[], seen: number, chosen: Choice, faint: (request: number) => boolean): void {
-    const order = requests.join(" ");
-    if (order !== this.#order || tape !== this.#tape) this.#make(tape, requests);
-    this.#order = order;
+    this.#made.slice(requests.length + 2).forEach(([el]) => el.remove());
+    this.#made = (["all", "newest", ...requests] as const).map((choice, place) => this.#chip(tape, place, choice));
     this.#tape = tape;
     setText(this.#rest, seen > requests.length ? `${requests.length} of ${whole(seen)}` : "");
-    for (const { choice, el } of this.#made) {
+    for (const [el, choice] of this.#made) {
       aria(el, "pressed", choice === chosen);
-      if (typeof choice === "number") mark(el, "wb-faint", faint(choice));
+      mark(el, "wb-faint", typeof choice === "number" && faint(choice));
     }
   }
 
-  #make(tape: Tape, requests: readonly number[]): void {
-    const one = (choice: Choice, face: string, title: string): { choice: Choice; el: HTMLButtonElement } => {
-      const el = button(face, title, () => this.choose(choice), "wb-tab");
-      if (typeof choice === "number") el.style.setProperty("--wb-owner", requestColour(choice));
-      return { choice, el };
-    };
-    const names = requests.map((request) => tape.requests[request]?.id ?? "");
-    this.#made = [
-      one("all", "all", "The newest text of every request"),
-      one("newest", "newest", "The request that the newest token belongs to"),
-      ...requests.map((request, i) => one(request, names[i]!, `Text of ${names[i]}`)),
-    ];
-    this.el.replaceChildren(...this.#made.map(({ el }) => el), this.#rest);
+  /** The chip at a place, which may have offered another text before. */
+  #chip(tape: Tape, place: number, choice: Choice): Chip {
+    const known = this.#made[place];
+    if (known !== undefined && known[1] === choice && tape === this.#tape) return known;
+    const el = known?.[0] ?? button("", "", () => this.choose(this.#made[place]![1]), "wb-tab");
+    if (known === undefined) this.#rest.before(el);
+    const one = typeof choice === "number";
+    const face = one ? (tape.requests[choice]?.id ?? "") : choice;
+    setText(el, face);
+    el.title = one ? `Text of ${face}` : choice === "all" ? "The newest text of every request" : "The request that the newest token belongs to";
+    aria(el, "label", el.title);
+    if (one) el.style.setProperty("--wb-owner", requestColour(choice));
+    return [el, choice];
   }
 }

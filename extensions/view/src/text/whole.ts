@@ -7,8 +7,8 @@ import { Prompt } from "./prompt.js";
 import { Said } from "./said.js";
 import { standingOf } from "./standing.js";
 
-const MOST = 1500; // output tokens that are shown without being asked for
-const STRIDE = 500;
+const MOST = 400; // output tokens that are shown without being asked for: the page lays all of them out in every step
+const STRIDE = 100;
 
 export class Whole {
   readonly #prompt: Prompt;
