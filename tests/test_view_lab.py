@@ -140,8 +140,9 @@ def test_a_reloaded_page_finds_the_run_again(notebook):
 
 
 def test_stop_ends_the_run_and_its_static_result_takes_the_place(notebook):
+    notebook.run_cell(1)
     screen = Screen(notebook, 1)
-    screen.el.get_by_role("tab").first.click()
+    screen.wait_for_state(r"running · step \d+")
     screen.press("Stop")
     screen.wait_until(lambda: "stopped" in notebook.text(1), "the result did not come", 60)
     assert "wb-run" in notebook.outputs(1)[0]["data"]["text/html"]
