@@ -202,6 +202,14 @@ def test_the_styles_of_a_page_do_not_reach_into_the_player_nor_its_own_out_of_it
     assert styled.page.locator("#outside").is_visible()
 
 
+def test_a_player_out_of_sight_is_drawn_as_high_as_it_stays(show, cell):
+    saved = show(page_of('<div style="height: 4000px"></div>', cell)).play()
+    height = saved.page.locator(PLAYERS).bounding_box()["height"]
+    saved.page.locator(PLAYERS).scroll_into_view_if_needed()
+    saved.page.wait_for_timeout(300)
+    assert saved.page.locator(PLAYERS).bounding_box()["height"] == height
+
+
 def test_a_player_that_is_taken_off_the_page_ends_and_is_as_it_was_when_it_is_back(show, cell):
     saved = show(page_of(cell)).play()
     go(saved, 30)

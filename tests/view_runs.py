@@ -100,7 +100,7 @@ def open_saved(view, frame, buffers):
             const buffers = texts.map((text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0)).buffer);
             const el = document.createElement("div");
             document.body.append(el);
-            play(el, { frame, whys: [] }, buffers);
+            await play(el, { frame, whys: [] }, buffers);
         }""",
         [frame, [base64.b64encode(buffer).decode() for buffer in buffers]],
     )

@@ -54,7 +54,7 @@ _BOOT = """(() => {
     host.attachShadow({mode: "open"}).append(style, place);
     box.append(host);
     try {
-      view.play(place, page.saved, page.buffers.map(([start, end]) => bytes.slice(start, end)), page.uplot);
+      await view.play(place, page.saved, page.buffers.map(([start, end]) => bytes.slice(start, end)), page.uplot);
     } catch (error) {
       host.remove();
       throw error;

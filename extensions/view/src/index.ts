@@ -35,10 +35,11 @@ export interface Saved {
 
 const warn = (error: unknown): void => console.warn("workbench: the series are not drawn, as uPlot could not be loaded:", error);
 
-/** Show a saved run at `el`: the same screen without a kernel.  `uplot` is the text of uPlot's module. */
-export function play(el: HTMLElement, saved: Saved, buffers: readonly ArrayBuffer[], uplot: string): void {
+/** Show a saved run at `el`: the same screen without a kernel.  `uplot` is the text of uPlot's module, which is awaited: what is drawn
+ *  out of sight is drawn once. */
+export async function play(el: HTMLElement, saved: Saved, buffers: readonly ArrayBuffer[], uplot: string): Promise<void> {
+  await bring(uplot).catch(warn);
   const model = new Model();
-  void bring(uplot).then(() => model.changed(), warn);
   model.take(saved.frame, buffers);
   saved.whys.forEach((whys, run) => whys.forEach((why) => model.runs[run]?.whys.set(why.step, why)));
   inhabit(el, model);
