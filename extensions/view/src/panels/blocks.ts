@@ -46,13 +46,12 @@ class BlocksPanel implements Panel {
     const facts = this.#now();
     mark(this.el, "wb-bare", facts === undefined);
     this.#grid = undefined;
-    setText(this.#note, "");
-    if (facts === undefined) return;
+    if (facts === undefined) return setText(this.#note, "");
+    this.#paint(facts); // before anything is written, as it measures its place
     const counts = countsAt(facts.run, facts.position);
     setText(this.#note, `${whole(counts.in_use + counts.cached + counts.free)} × ${facts.size} tokens`);
     for (const [order, el] of this.#orders) aria(el, "pressed", order === this.#order);
     this.#summary.draw(facts);
-    this.#paint(facts);
   }
 
   /** Looked up each time: the pool's arrays hold another position as soon as somebody asks for one. */

@@ -10,7 +10,7 @@ import { standingOf } from "./standing.js";
 import { oneLine } from "./token.js";
 
 const ROW = 52; // CSS pixels from tail to tail, as text.css has it
-const ROWS = 7; // and how many are in sight, with those that are cut by an edge
+const HEIGHT = 286; // and of all that is in sight
 const MOST = 60; // tokens of a tail; what is left after a stride fills two lines of a wide panel
 const STRIDE = 20;
 
@@ -83,8 +83,8 @@ export class Tails {
     const requests = [...all.filter((request) => !ended(request)), ...all.filter(ended)];
     while (this.#tails.length > requests.length) this.#tails.pop()!.el.remove();
     while (this.#tails.length < requests.length) this.el.append(this.#tails[this.#tails.push(new Tail(this.select)) - 1]!.el);
-    const first = Math.max(0, Math.min(Math.floor(this.#top / ROW), requests.length - ROWS));
-    this.#inSight = this.#tails.slice(first, first + ROWS);
+    const first = Math.floor(Math.max(0, Math.min(this.#top, requests.length * ROW - HEIGHT)) / ROW);
+    this.#inSight = this.#tails.slice(first, Math.ceil((this.#top + HEIGHT) / ROW));
     this.#inSight.forEach((tail, place) => tail.draw(here, requests[first + place]!));
   }
 }
