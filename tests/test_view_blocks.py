@@ -10,7 +10,7 @@ from render_fixtures import scripted_run
 from test_moment import changed_in_mid_run, resize
 from test_view_why import go
 from view_plots import edited_trace, speculative_trace
-from view_runs import busy_trace, frame_of, press
+from view_runs import busy_trace, click, frame_of, press
 
 from workbench.moment import moment
 from workbench.tape import snapshot
@@ -289,6 +289,44 @@ def test_a_map_of_thousands_of_blocks_keeps_its_height_and_scrolls(view_page):
     assert rgb(COLOURS[0]) not in grid.pixels(centre)
     told = re.match(r"block (\d+) · free", grid_hover(view, 1, 1))
     assert int(told[1]) == 200 // 4 * columns + 1
+
+
+@cache
+def crowded_trace():
+    """A thousand blocks, so small cells; some are shared, some evicted."""
+    prompts = [[i % 3] * 150 + [i + 5] * 150 for i in range(12)]
+    return scripted_run(prompts, block_size=2, num_blocks=1000, max_num_seqs=4, max_num_batched_tokens=250, max_tokens=12).trace
+
+
+def test_small_cells_that_are_drawn_one_by_one_look_as_if_all_were_drawn(view_page):
+    trace = crowded_trace()
+    assert {event.kind for record in trace for event in record.block_events} >= {"allocated", "shared", "cached", "evicted", "freed"}
+    view = opened(view_page, trace)
+    assert Map(view, 1000).pitch < 10
+    pictures = set()
+
+    def picture():
+        return view.page.locator(".wb-blocks-canvas").evaluate("(canvas) => canvas.toDataURL()")
+
+    def check():
+        shown = picture()
+        for theme in ("dark", "light"):  # another theme draws everything
+            view.theme(theme)
+            view.page.wait_for_timeout(80)
+            view.settle()
+        assert picture() == shown
+        pictures.add(shown)
+
+    last = len(trace) - 1
+    for step in (last // 2, last // 2 + 1, 1, last):
+        go(view, step)
+        check()
+    click(view, "Blocks of a request")
+    go(view, last // 3)
+    check()
+    view.page.locator(".wb-name").first.click()
+    check()
+    assert len(pictures) == 6
 
 
 def grid_hover(view, x, y):

@@ -13,8 +13,8 @@ export class Canvas {
     this.el.setAttribute("role", "img");
   }
 
-  /** Fit to the width of its place and the given height, and clear; false while it has no place on the page. */
-  begin(height: number): boolean {
+  /** Fit to the width of its place and the given height, and clear unless told to `keep`; false while it has no place on the page. */
+  begin(height: number, keep = false): boolean {
     const width = Math.floor(this.el.parentElement?.clientWidth ?? 0);
     if (width === 0) return false;
     const ratio = window.devicePixelRatio || 1;
@@ -27,7 +27,7 @@ export class Canvas {
       this.el.style.height = `${height}px`;
     }
     this.context.setTransform(ratio, 0, 0, ratio, 0, 0);
-    this.context.clearRect(0, 0, width, height);
+    if (!keep) this.context.clearRect(0, 0, width, height);
     return true;
   }
 

@@ -106,7 +106,7 @@ export class Plot {
 }
 
 const HIDDEN = { show: false, left: 0, top: 0, width: 0, height: 0 };
-const same = (a: readonly unknown[], b: readonly unknown[]): boolean => a.length === b.length && a.every((one, i) => Object.is(one, b[i]));
+export const same = (a: readonly unknown[], b: readonly unknown[]): boolean => a.length === b.length && a.every((one, i) => Object.is(one, b[i]));
 
 /** The axis of step numbers below a plot. */
 export function stepAxis(app: App, theme: Theme): uPlot.Axis {

@@ -4,10 +4,8 @@ import { type Theme, requestColour } from "../theme.js";
 import { type Facts, IN_USE, ownerOf, ownersOf } from "./facts.js";
 
 export interface Cells {
-  /** Draw a block's cell with its upper left corner at (x, y). */
-  draw(id: number, x: number, y: number): void;
-  /** All cells were given. */
-  finish(): void;
+  /** Draw a block's cell, the `place`-th, with its upper left corner at (x, y); nothing for a block that is gone. */
+  draw(id: number, x: number, y: number, place: number): void;
 }
 
 /** What the reader points at. */
@@ -24,6 +22,7 @@ export interface Brush {
   readonly facts: Facts;
   readonly emphasis: Emphasis;
   readonly pitch: number; // CSS pixels from cell to cell
+  readonly looks: string[]; // of the cells on the canvas, by place, as far as they are small
 }
 
 export function opacityOf({ facts, emphasis }: Brush, id: number): number {

@@ -2,7 +2,7 @@
 
 import { COLOURS, REQUEST_COLOURS, requestColour } from "../theme.js";
 import { type Brush, type Cells, colourOf, inkOn, isPointed, opacityOf } from "./cells.js";
-import { CACHED, FREE, IN_USE, TOUCHES, fillOf, ownerOf, ownersOf } from "./facts.js";
+import { CACHED, FREE, GONE, IN_USE, TOUCHES, fillOf, ownerOf, ownersOf } from "./facts.js";
 
 const WORDS = 19; // CSS pixels from cell to cell, from which there is room for a name
 const SMALLEST_FONT = 6.5;
@@ -23,6 +23,7 @@ export class LargeCells implements Cells {
   draw(id: number, left: number, upper: number): void {
     const { context, theme, facts } = this.brush;
     const status = facts.blocks.status[id - 1]!;
+    if (status === GONE) return;
     const [x, y] = [left + 1.5, upper + 1.5];
     context.globalAlpha = opacityOf(this.brush, id);
     if (status === IN_USE) this.#used(id, x, y);
@@ -32,10 +33,6 @@ export class LargeCells implements Cells {
     context.globalAlpha = 1;
     this.#touches(facts.touched[id - 1]!, x, y);
     if (isPointed(this.brush, id)) this.#outline(x, y, -1, theme.select, 1.5);
-  }
-
-  finish(): void {
-    this.brush.context.textAlign = "start";
   }
 
   #used(id: number, x: number, y: number): void {

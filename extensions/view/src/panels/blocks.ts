@@ -6,9 +6,10 @@ import { whole } from "../format.js";
 import { aria, button, h, mark, on, section, setText } from "../dom.js";
 import { type Facts, factsOf, ownerOf, ownersOf, requestOf } from "../blocks/facts.js";
 import { type Grid, type Order, blockAt, gridOf } from "../blocks/grid.js";
-import { paintMap } from "../blocks/paint.js";
+import { LARGE, paintMap } from "../blocks/paint.js";
 import { Summary, countsAt, inWords } from "../blocks/summary.js";
 import { tellBlock } from "../blocks/words.js";
+import { same } from "../plot.js";
 
 const HEIGHT = 243; // CSS pixels at most; a larger map scrolls
 
@@ -28,6 +29,8 @@ class BlocksPanel implements Panel {
   #grid: Grid | undefined;
   #hovered = 0; // block under the pointer, or under the keys
   #top = 0; // CSS pixels that the map is scrolled by
+  #looks: string[] = []; // of small cells, while
+  #kept: readonly unknown[] = []; // this stays as it was
 
   constructor(
     private readonly app: App,
@@ -72,12 +75,18 @@ class BlocksPanel implements Panel {
     const grid = (this.#grid = gridOf(facts, this.#order, width, HEIGHT));
     const whole = grid.rows * grid.pitch;
     this.#tall.style.height = `${whole}px`;
-    this.#canvas.begin(Math.min(HEIGHT, whole));
-    const top = Math.max(0, Math.min(this.#top, whole - this.#canvas.height));
+    const height = Math.min(HEIGHT, whole);
+    const top = Math.max(0, Math.min(this.#top, whole - height));
+    const { theme } = this.app;
+    const kept = [theme, facts.run, grid.pitch, grid.ids.length, width, height, top, devicePixelRatio];
+    const keep = grid.pitch < LARGE && same(kept, this.#kept);
+    if (!keep) this.#looks = [];
+    this.#kept = kept;
+    this.#canvas.begin(height, keep);
     const { request } = this.app.state;
     const owner = this.#hovered > 0 ? ownerOf(facts, this.#hovered, request) : -1;
     const emphasis = { selected: request, pointed: owner < 0 ? null : owner, hovered: this.#hovered };
-    paintMap({ context: this.#canvas.context, theme: this.app.theme, facts, emphasis, pitch: grid.pitch }, grid, top, this.#canvas.height);
+    paintMap({ context: this.#canvas.context, theme, facts, emphasis, pitch: grid.pitch, looks: this.#looks }, grid, top, height);
     this.#canvas.describe(inWords(facts));
   }
 
