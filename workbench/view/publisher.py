@@ -20,10 +20,10 @@ Send = Callable[[dict[str, Any], list[bytes]], object]
 FRAME_S = 0.05
 SLOW_FRAME_S = 0.2  # while a browser lags behind, and at most while all is well
 SHARE = 0.01  # of a processor for this thread; sockets and readers take about as much again
-LAG_FRAMES = 8
+LAG_FRAMES = 20  # a browser answers every tenth
 IDLE_S = 1.0  # after which the thread ends
 PARTED_S = 1.0  # between two looks for the first difference of a branch
-_ACK_GOOD_S = 2.0
+_ACK_GOOD_S = 5.0
 
 
 class Publisher:

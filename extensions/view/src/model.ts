@@ -8,7 +8,7 @@ import { Gap, Tape } from "./tape.js";
 import type { Frame, RunInfo, Status, Why } from "./wire.js";
 
 const VERSION = 1;
-const ACK_MS = 250;
+const ACK_FRAMES = 10; // each answer costs the kernel as much as a frame
 const ASK_AGAIN_MS = 1000; // a lost snapshot is asked for again
 
 type Shared = { -readonly [key in keyof RunView]: RunView[key] };
@@ -21,7 +21,6 @@ export class Model {
   readonly #listeners = new Set<() => void>();
   #seq = -1; // of the last frame taken in; -1 before the first snapshot
   #asked = 0; // when a snapshot was last asked for
-  #acked = 0;
   readonly #explaining = new Map<string, number>(); // run and step asked for -> length of its tape then
 
   /** A model over a kernel, or without one for a saved page, which `take` fills. */
@@ -139,10 +138,7 @@ export class Model {
   }
 
   #ack(): void {
-    const now = performance.now();
-    if (now - this.#acked < ACK_MS) return;
-    this.#acked = now;
-    this.link?.tell("ack", { seq: this.#seq });
+    if (this.#seq % ACK_FRAMES === 0) this.link?.tell("ack", { seq: this.#seq });
   }
 }
 
