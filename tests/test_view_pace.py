@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from workbench.view import publisher
-from workbench.view.publisher import FRAME_S, SHARE, SLOW_FRAME_S, Publisher
+from workbench.view.publisher import FRAME_S, SHARE, SLOW_FRAME_S, TURN_S, Publisher
 
 
 class Ticking:
@@ -56,11 +56,16 @@ def published():
         each.close()
 
 
-def keep_waking(publisher, for_s):
+def take_steps(publisher, for_s):
+    """Steps of 2 ms; how long the publisher held each of them up, as times of beginning and end."""
     end_s = time.monotonic() + for_s
+    turns = []
     while time.monotonic() < end_s:
-        publisher.wake()
         time.sleep(0.002)
+        began_s = time.monotonic()
+        publisher.turn()
+        turns.append((began_s, time.monotonic()))
+    return turns
 
 
 def gaps(times):
@@ -69,37 +74,64 @@ def gaps(times):
 
 def test_frames_that_cost_little_come_twenty_times_a_second(published):
     steady, _, times = published(0.0)
-    keep_waking(steady, 1.0)
+    take_steps(steady, 1.0)
     assert min(gaps(times)) > 0.9 * FRAME_S
     assert len(times) > 8  # of 20, on a machine that may be busy
 
 
 def test_frames_that_cost_much_are_rarer_while_an_engine_runs(published):
-    cost_s = 1.5e-3
+    cost_s = 1e-3
     dear, _, times = published(cost_s)
-    keep_waking(dear, 1.2)
+    take_steps(dear, 1.2)
     assert min(gaps(times)) > 0.9 * cost_s / SHARE > FRAME_S
 
 
 def test_frames_are_never_rarer_than_five_a_second_however_much_they_cost(published):
     dear, _, _ = published(0.02)
-    keep_waking(dear, 0.5)
+    take_steps(dear, 0.5)
     assert dear.interval_s == SLOW_FRAME_S
 
 
 def test_nothing_is_held_back_for_an_engine_that_stands(published):
     dear, _, _ = published(3e-3, state="paused")
-    keep_waking(dear, 0.3)
+    take_steps(dear, 0.3)
     assert dear.interval_s == FRAME_S
 
 
 def test_that_a_run_halts_is_told_without_delay(published, monkeypatch):
-    monkeypatch.setattr(publisher, "SLOW_FRAME_S", 30.0)
-    dear, source, times = published(0.3)  # so that the next frame would be due in half a minute
-    keep_waking(dear, 0.5)
+    monkeypatch.setattr(publisher, "SLOW_FRAME_S", 60.0)
+    dear, source, times = published(0.3)  # so that the next frame is due in half a minute
+    take_steps(dear, 0.5)
     source.state = "paused"
-    dear.wake()
-    deadline = time.monotonic() + 10
-    while times[-1][1] != "paused" and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert times[-1][1] == "paused"
+    dear.turn()
+    wait_until(lambda: times[-1][1] == "paused")
+
+
+def test_a_frame_that_is_due_is_sent_between_two_steps(published):
+    steady, _, times = published(1e-3)
+    turns = take_steps(steady, 1.0)
+    between = sum(any(began_s <= sent_s <= end_s for began_s, end_s in turns) for sent_s, _ in times[1:])
+    assert between >= 0.8 * len(times[1:]) > 2
+
+
+def test_a_step_waits_only_for_a_frame_that_is_due_and_not_for_long(published):
+    dear, _, times = published(0.1)
+    turns = take_steps(dear, 1.0)
+    held_up = [end_s - began_s for began_s, end_s in turns if end_s - began_s > 0.8 * TURN_S]
+    assert len(held_up) <= len(times) + 2  # or the machine was busy
+    assert sorted(held_up)[len(held_up) // 2] < 0.05 < 0.1
+
+
+def test_news_are_not_held_back_for_a_step_that_takes_long(published):
+    steady, _, times = published(0.0)
+    steady.wake()
+    wait_until(lambda: len(times) == 1)
+    steady.wake()
+    wait_until(lambda: len(times) == 2)
+
+
+def wait_until(holds, timeout_s=10):
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)

@@ -104,7 +104,7 @@ class View(anywidget.AnyWidget):
         source = Source(run, len(self.sources), name, parent=parent)
         self.sources.append(source)
         if source.run is not None:
-            self._forget.append(source.run.watch(self._publisher.wake))
+            self._forget.append(source.run.watch(self._publisher.turn))
         return source
 
     def _answer(self, ask: Mapping[str, Any]) -> None:
