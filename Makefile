@@ -14,7 +14,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 p
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 
 BIN := $(VENV)/bin
-PIP := WORKBENCH_SKIP_JS=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt
+PIP_ANY := WORKBENCH_SKIP_JS=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS)
+PIP := $(PIP_ANY) -c constraints.txt
 FETCH := $(BIN)/workbench models fetch --quiet
 INPUTS := $(VENV)/.made pyproject.toml constraints.txt
 
@@ -79,7 +80,7 @@ $(VENV)/.lab: $(INPUTS)
 
 $(VENV)/.test: $(INPUTS)
 	$(PIP) -e ".[test]"
-	$(PIP) --no-deps --upgrade --target $(VENV)/ipykernel-6.31 "ipykernel==6.31.0" # the view is tried on a kernel without subshells, too
+	$(PIP_ANY) --no-deps --upgrade --target $(VENV)/ipykernel-6.31 "ipykernel==6.31.0" # the view is tried on a kernel without subshells, too
 	@touch $@
 
 $(VENV)/.lint: $(INPUTS)
