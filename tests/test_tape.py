@@ -136,8 +136,9 @@ def assert_blocks_hold_the_tokens_that_they_are_said_to(tape, trace, first_step=
                 hashes = []
                 extend_hashes(hashes, known[name][: (cell["index"] + 1) * size], size)
                 assert hashes[cell["index"]][:8].hex() == digest
-            elif not digest:
-                assert tables[name][cell["index"]] == block_id
+            elif not digest:  # the cache may have forgotten it after another request took it over from one that is gone
+                holders = [name] if name in tables else tape.owners(cell)
+                assert block_id in [tables[each][cell["index"]] for each in holders]
         for sampled in record.sampled:
             known.setdefault(sampled.request_id, []).extend(sampled.token_ids)
 

@@ -74,7 +74,7 @@ def timeline_of(trace: Trace, runner: Runner, tokenizer: Tokenizer | None) -> Ti
         if name not in recorded:  # it came in after the last step
             scheduler.add(request, now_s=clock_s)
     texts = Texts(tokenizer) if tokenizer is not None else None
-    copied = Trace(trace.config, runner.facts, trace.requests.values(), trace.records, trace.fidelity)
+    copied = Trace(trace.config, runner.facts, trace.requests.values(), trace.records, trace.fidelity, dict(trace.token_texts))
     timeline = Timeline(scheduler, runner, texts, copied, History(trace.config.undo_memory_bytes))
     timeline.clock.hold(clock_s)
     timeline.park()

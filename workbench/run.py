@@ -437,7 +437,10 @@ class Run:
         return Plots(self.trace)
 
     def to_html(self, path: str | PathLike[str]) -> Path:
-        """Write the view as one page that opens from disk and scrubs without a kernel."""
+        """Write the view as one page that opens from disk and scrubs without a kernel; returns its path.
+
+        Raises :class:`ViewError` where the view was not built, and :class:`TraceError` when the place cannot be written.
+        """
         from workbench.view.page import write_page
 
         return write_page(self, Path(path))

@@ -64,4 +64,5 @@ class Cast(dict[str, int]):
         for position, command in reversed(self._edits.get(name, ())):
             if position >= self.position:
                 request = request.edited(**command.before)
-        return RequestInfo(name, request.prompt_token_ids, request.sampling.max_tokens, request.priority)
+        uncached = request.sampling.prompt_logprobs is not None
+        return RequestInfo(name, request.prompt_token_ids, request.sampling.max_tokens, request.priority, uncached)

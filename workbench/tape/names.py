@@ -25,12 +25,13 @@ class Mark(NamedTuple):
 
 
 class RequestInfo(NamedTuple):
-    """A request as it was first sent."""
+    """A request as it was first sent; ``uncached`` says that it never asks the prefix cache, since it wants ``prompt_logprobs``."""
 
     id: str
     prompt: tuple[int, ...]
     max_tokens: int
     priority: int
+    uncached: bool = False
 
 
 class Numbered(Generic[Entry]):

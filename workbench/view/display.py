@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from workbench.view.control import kernel_here
@@ -11,6 +12,8 @@ from workbench.view.files import is_built
 if TYPE_CHECKING:
     from workbench.view.sources import Watched
     from workbench.view.widget import View
+
+VIEWS_LEFT_OPEN = 4  # of runs that are over, for pages that were reloaded
 
 
 def can_show() -> bool:
@@ -38,7 +41,8 @@ class LiveCell:
     """The view of a run in the cell that is being executed.
 
     ``keep`` leaves it in place for good; else it makes room when the run is over, for nothing if the cell waits and shows the result
-    itself, or for the result.
+    itself, or for the result.  A page that was loaded while the run went on does not know the display any more (JupyterLab forgets the
+    ids of outputs that it reads from a file): for such pages the view stays open.
     """
 
     def __init__(self, run: Watched, *, keep: bool = False, result_comes: bool = False) -> None:
@@ -69,7 +73,20 @@ class LiveCell:
             from workbench.view.page import result_bundle
 
             self._handle.update(result_bundle(self._run), raw=True)
-        view.close()
+        if len(view.screens) > 1 and not self._result_comes:
+            _leave_open(view)
+        else:
+            view.close()
+
+
+_left_open: deque[View] = deque()
+
+
+def _leave_open(view: View) -> None:
+    """Keep a view for the pages that cannot replace it; the oldest of too many is closed."""
+    _left_open.append(view)
+    while len(_left_open) > VIEWS_LEFT_OPEN:
+        _left_open.popleft().close()
 
 
 def show_unfinished(run: Any) -> bool:

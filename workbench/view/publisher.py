@@ -19,7 +19,7 @@ from workbench.view.sources import Source
 Send = Callable[[dict[str, Any], list[bytes]], object]
 
 FRAME_S = 0.05
-SLOW_FRAME_S = 0.2  # while a browser lags behind, and at most while all is well
+SLOW_FRAME_S = 0.25  # while a browser lags behind, and at most while all is well
 SHARE = 0.008  # of a processor for this thread while an engine runs; with sockets and readers the engine loses more than twice as much
 TURN_S = 0.01  # that an engine waits between two steps, at most
 LAG_FRAMES = 20  # a browser answers every tenth
@@ -38,7 +38,7 @@ class Publisher:
         self._haste = threading.Event()  # news that must not wait
         self._due = threading.Event()  # a frame may be sent at the end of a step
         self._stepped = threading.Event()  # a step has ended
-        self._sent = threading.Event()  # the frame that was due
+        self._sent = threading.Event()  # the frame that was due is packed
         self._spent_s = 0.0  # processor time of the last frame
         self._guard = threading.Lock()
         self._clients: list[str] = []  # who wait for a snapshot
@@ -134,7 +134,7 @@ class Publisher:
         used_s = time.thread_time()
         try:
             self._frame()
-            self._sent.set()
+            self._sent.set()  # also when there was nothing to send
             with self._guard:
                 clients, self._clients = self._clients, []
             for client in dict.fromkeys(clients):
@@ -165,6 +165,7 @@ class Publisher:
         if fresh:
             frame["runs"] = [source.info() for source in fresh]
             self._described = len(sources)
+        self._sent.set()  # the next step need not wait for the sockets
         self._send(frame, buffers)
 
     def _snapshot(self, client: str) -> None:

@@ -40,6 +40,7 @@ class View(anywidget.AnyWidget):
         if not runs:
             raise ViewError("a view needs a run or a trace to show")
         self.sources: list[Source] = []
+        self.screens: set[str] = set()  # browsers that said hello
         self._forget: list[Any] = []
         self._publisher = Publisher(self._publish, self.sources)
         self._quick, self._slow = Worker("workbench buttons"), Worker("workbench answers")
@@ -70,7 +71,8 @@ class View(anywidget.AnyWidget):
         """Take a message of a screen, on any thread; the answer goes over the comm."""
         op = ask.get("op")
         if op == "hello":
-            self._publisher.greet(str(ask.get("client")))
+            self.screens.add(client := str(ask.get("client")))
+            self._publisher.greet(client)
         elif op == "ack":
             seq = ask.get("seq")
             self._publisher.ack(seq if isinstance(seq, int) else 0)

@@ -18,6 +18,7 @@ export interface RequestInfo {
   readonly prompt: readonly number[];
   readonly max_tokens: number;
   readonly priority: number;
+  readonly uncached: boolean; // it never asks the prefix cache
 }
 
 export type TapeEvent =

@@ -208,9 +208,12 @@ export class Latency implements Gaps {
     this.firsts.sort((a, b) => a.position - b.position);
     this.ttft = spread(Float64Array.from(this.firsts, ({ ms }) => ms).sort());
     this.outputTokens = lives.reduce((sum, { output }) => sum + output, 0);
-    const asked = lives.filter(({ ran, arrivedS }) => ran && !Number.isNaN(arrivedS));
-    this.queries = asked.reduce((sum, { prompt }) => sum + prompt, 0);
-    this.hits = asked.reduce((sum, { cached }) => sum + cached, 0);
+    this.queries = this.hits = 0;
+    this.#lives.forEach((life, request) => {
+      if (!life?.ran || Number.isNaN(life.arrivedS) || this.tape.requests[request]?.uncached) return;
+      this.queries += life.prompt;
+      this.hits += life.cached;
+    });
   }
 }
 
