@@ -1,0 +1,1 @@
+"""Training of the draft head that the package ships; not part of the wheel.  ``python -m training.eagle --help``."""
