@@ -8,7 +8,7 @@ remembers between calls may only make it faster; memory that changes drafts is e
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self, runtime_checkable
 
 
 class Wanted(NamedTuple):
@@ -31,4 +31,21 @@ class Proposer(Protocol):
 
     def propose(self, wanted: Sequence[Wanted]) -> list[list[int]]:
         """Drafts for each of ``wanted``, in the same order: a list of at most ``limit`` token ids, empty where nothing is guessed."""
+        ...
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """What a proposer has besides when its drafts depend on answers that were finished before (as with ``suffix``)."""
+
+    def finished(self, step: int, request_id: str, output_token_ids: Sequence[int]) -> None:
+        """Remember what a request that ended in ``step`` had answered."""
+        ...
+
+    def rewind(self, step: int) -> None:
+        """Go back to where ``step`` is the next one: forget the answers that finished in it or later."""
+        ...
+
+    def copy(self) -> Self:
+        """A proposer with the same memory, which from here on is its own: for a fork."""
         ...
