@@ -31,7 +31,7 @@ def by_hand(text, answers, limit, *, max_depth, max_factor, min_probability):
     for texts, own in (([text], True), (answers, False)):
         chosen = ([], 0.0)
         for length in range(1, min(max_depth, len(text)) + 1):
-            most = min(limit, int(length * max_factor + 1e-6))
+            most = min(limit, int(length * max_factor))
             guess = expected(texts, text, most, min_probability, max_depth).get(length)
             if guess and guess.score >= chosen[1]:
                 chosen = guess

@@ -31,8 +31,6 @@ from workbench.errors import IntegrityError
 from workbench.speculative.proposer import Wanted
 from workbench.speculative.suffix_tree import Guess, Match, SuffixTree
 
-ROUNDING = 1e-6  # a length of 3 × a factor that is a hair below 1/3 is still 1 token
-
 
 class Answer(NamedTuple):
     """The output of a request that finished in ``step``."""
@@ -68,7 +66,7 @@ class SuffixProposer:
     def _best(self, tree: SuffixTree, matches: Iterable[Match], limit: int) -> Guess:
         best = Guess([], 0.0)
         for match in matches:
-            most = min(limit, int(match.length * self.max_factor + ROUNDING))
+            most = min(limit, int(match.length * self.max_factor))
             guess = tree.follow(match, most, self.min_probability)
             if guess.score >= best.score:
                 best = guess
@@ -137,7 +135,7 @@ class AnswerMemory:
         kept = len(self._answers)
         while kept and self._answers[kept - 1].step >= step:
             kept -= 1
-        self._count(range(min(self._counted.start, kept), min(self._counted.stop, kept)))
+        self._count(range(self._counted.start, min(self._counted.stop, kept)))
         del self._answers[kept:]
 
     def copy(self) -> AnswerMemory:
