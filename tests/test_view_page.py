@@ -67,7 +67,8 @@ def unbuilt(monkeypatch, tmp_path):
 # -- sizes and time ----------------------------------------------------------------------------------------------------
 
 
-def test_three_hundred_steps_of_eight_requests_are_played_in_less_than_three_hundred_kilobytes():
+def test_three_hundred_steps_of_eight_requests_are_played_in_less_than_three_hundred_kilobytes(monkeypatch):
+    monkeypatch.setattr(page, "IN_A_CELL", page.ON_A_PAGE)  # a busy machine finds fewer sentences in a cell's time
     assert 280 <= len(story().trace) <= 400
     assert story().metrics.num_preemptions > 0
     html = result_bundle(story())["text/html"]
