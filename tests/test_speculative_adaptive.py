@@ -163,7 +163,9 @@ def test_without_any_accepted_draft_nothing_but_a_rare_probe_is_drafted():
     simulated = Machine(CPU, NEVER, noise=0.05)
     history = drive(AdaptiveDrafts(MAX_DRAFTS), simulated, 1, 400)[50:]
     assert {choice.reason for choice, _ in history if choice.num_drafts} <= {"probe"}
-    assert sum(choice.num_drafts > 0 for choice, _ in history) <= 0.08 * len(history)
+    read = [sum(row.num_tokens for row in done.scheduled) for _, done in history]
+    true_ms = sum(map(CPU, read)) + sum(CPU.drafting(1, choice.num_drafts) for choice, _ in history)
+    assert true_ms <= 1.02 * len(history) * CPU(1)
 
 
 def test_it_switches_on_again_within_thirty_steps_after_the_batch_shrank():
@@ -171,18 +173,16 @@ def test_it_switches_on_again_within_thirty_steps_after_the_batch_shrank():
         simulated = Machine(CPU, EAGLE, seed, noise=0.03)
         adaptive = AdaptiveDrafts(MAX_DRAFTS)
         large = drive(adaptive, simulated, 32, 200)
-        assert large[-1][0].num_drafts <= 1
+        assert settled(simulated, large[60:], 32) >= 0.97
         small = drive(adaptive, simulated, 1, 60)
         assert settled(simulated, small[30:], 1) >= 0.95
         assert any(choice.reason == "best" for choice, _ in small[:30])
 
 
 def test_it_switches_off_soon_after_the_batch_grew():
-    simulated = Machine(CPU, POOR[:2] + EAGLE[2:], noise=0.03)
-    simulated.acceptance = EAGLE
+    simulated = Machine(CPU, EAGLE, noise=0.03)
     adaptive = AdaptiveDrafts(MAX_DRAFTS)
     assert drive(adaptive, simulated, 1, 80)[-1][0].num_drafts > 0
-    simulated.acceptance = POOR
     assert settled(simulated, drive(adaptive, simulated, 32, 60)[30:], 32) >= 0.97
 
 
@@ -301,7 +301,9 @@ def test_costs_stay_small_and_their_predictions_positive(measurements):
         assert len(steps._cells) <= MAX_CELLS >= len(drafts._cells)
         assert len(steps._sizes) == len(steps._curve) == len(set(steps._sizes))
         estimate = steps.predict(requests + 1, 2.5 * tokens, step)
-        assert estimate.ms > 0 <= estimate.doubt < 1 and drafts.predict(3, 2, step).ms > 0
+        assert estimate.ms > 0
+        assert 0 <= estimate.doubt < 1
+        assert drafts.predict(3, 2, step).ms > 0
 
 
 def test_a_position_never_reached_takes_the_rate_of_the_one_before():
