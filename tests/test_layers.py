@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "workbench"
 
 LAYERS = {
-    0: {"errors", "_knobs", "config", "request", "plan", "events"},
+    0: {"errors", "_knobs", "config", "request", "plan", "events", "draft_choice"},
     1: {"blocks", "prefix", "kv", "radix", "kv_radix", "state", "queues", "batching", "draft", "scheduler", "adjust", "randomness"}
     | {"policies", "speculative"},
     2: {"trace", "table", "_tracefile", "_perfetto", "metrics", "outputs", "conformance", "limits", "sizing", "render"}
@@ -20,7 +20,7 @@ LAYERS = {
     | {"findings", "moment", "comparison", "definitions"}
     | {"tape", "plots", "view"},
     3: {"runners", "models", "tokenizer", "detokenize", "sampler", "shaping", "truncation"},
-    4: {"engine", "assembly", "timeline", "history", "undo", "clock", "run", "steppable", "result", "whatif"}
+    4: {"engine", "assembly", "timeline", "history", "undo", "clock", "run", "steppable", "result", "whatif", "memory"}
     | {"mailbox", "interrupts", "intake", "texts", "streaming"},
     5: {"magics", "cli", "doctor", "prompts", "_session", "_options", "_docs", "_listing", "_completion", "__main__"},
 }

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from workbench.draft_choice import DraftChoice
 from workbench.events import Budget, KvUsage, Proposed, Sampled, Scheduled, SpecRound, StepRecord, StepTiming
 from workbench.speculative.acceptance_odds import AcceptanceOdds
-from workbench.speculative.adaptive import AdaptiveDrafts, Choice
+from workbench.speculative.adaptive import AdaptiveDrafts
 from workbench.speculative.cost_model import FIRST_DOUBT, MAX_CELLS, STALE_STEPS, DraftCosts, StepCosts
 
 MAX_DRAFTS = 6
@@ -103,7 +104,7 @@ def record(step: int, timing: StepTiming, **fields: Any) -> StepRecord:
     return StepRecord(step, 0.0, timing, Budget(9, 1), Budget(9, 1), used, used, **fields)
 
 
-def drive(adaptive: AdaptiveDrafts, machine: Machine, requests: int, steps: int) -> list[tuple[Choice, StepRecord]]:
+def drive(adaptive: AdaptiveDrafts, machine: Machine, requests: int, steps: int) -> list[tuple[DraftChoice, StepRecord]]:
     """Run so many steps, each with the drafts chosen for it."""
     history = []
     for _ in range(steps):
@@ -114,15 +115,15 @@ def drive(adaptive: AdaptiveDrafts, machine: Machine, requests: int, steps: int)
     return history
 
 
-def spent_ms(history: list[tuple[Choice, StepRecord]]) -> float:
+def spent_ms(history: list[tuple[DraftChoice, StepRecord]]) -> float:
     return sum(done.timing.forward_ms + done.timing.draft_ms for _, done in history)
 
 
-def num_tokens(history: list[tuple[Choice, StepRecord]]) -> int:
+def num_tokens(history: list[tuple[DraftChoice, StepRecord]]) -> int:
     return sum(len(one.token_ids) for _, done in history for one in done.sampled)
 
 
-def settled(machine: Machine, history: list[tuple[Choice, StepRecord]], requests: int) -> float:
+def settled(machine: Machine, history: list[tuple[DraftChoice, StepRecord]], requests: int) -> float:
     """What the choices (probes apart) reach of the best K's tokens per millisecond, by the true costs and odds."""
     chosen = [machine.rate(choice.num_drafts, requests) for choice, _ in history if choice.reason != "probe"]
     return sum(chosen) / len(chosen) / machine.rate(machine.best(requests), requests)
@@ -261,12 +262,13 @@ def test_a_copy_goes_its_own_way():
 
 
 def test_sentences_say_why_with_the_numbers():
-    best = Choice(num_drafts=4, reason="best", num_requests=1, expected_tokens=3.1, step_ms=31.0, plain_ms=18.0, rival_ms=18.0)
+    best = DraftChoice(num_drafts=4, reason="best", num_requests=1, expected_tokens=3.1, step_ms=31.0, plain_ms=18.0, rival_ms=18.0)
     assert best.sentence() == "4 drafts: 3.1 tokens in 31 ms instead of 1 in 18 ms (1.8 times as fast)"
-    off = Choice(num_drafts=0, reason="off", num_requests=32, step_ms=95.0, plain_ms=95.0, rival_drafts=4, rival_tokens=3.1, rival_ms=340.0)
+    off = DraftChoice(num_drafts=0, reason="off", num_requests=32, step_ms=95.0, plain_ms=95.0, rival_drafts=4,
+        rival_tokens=3.1, rival_ms=340.0)
     said = "no drafts: 4 drafts would make 3.1 tokens in 340 ms, a step without them makes 1 in 95 ms, for each of 32 requests"
     assert off.sentence() == said
-    probe = Choice(
+    probe = DraftChoice(
         num_drafts=1, reason="probe", num_requests=1, expected_tokens=1.5, step_ms=20.0, plain_ms=18.0, rival_tokens=1.0, rival_ms=18.0
     )
     assert probe.sentence() == "1 draft for one step, to find out: 1.5 tokens in 20 ms expected; no drafts make 1.0 in 18 ms"

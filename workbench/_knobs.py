@@ -26,8 +26,8 @@ class Knob(msgspec.Struct, frozen=True):
     """One setting, as the faces need to know it.
 
     ``type`` is the plain Python type (``int``, ``float``, ``bool``, ``str``, ``list``, ``dict``), ``item`` the
-    element type of a list.  ``live`` says whether the value may change between two steps of a running engine,
-    ``fork`` whether a fork may change it as well.
+    element type of a list, ``words`` what may be written instead of a number.  ``live`` says whether the value may change between two
+    steps of a running engine, ``fork`` whether a fork may change it as well.
     """
 
     name: str
@@ -37,6 +37,7 @@ class Knob(msgspec.Struct, frozen=True):
     unit: str = ""
     group: str = ""
     choices: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()  # that may stand in the place of a number
     ge: float | None = None
     gt: float | None = None
     le: float | None = None
@@ -92,10 +93,12 @@ def problem_with(knob: Knob, value: Any) -> str | None:
         return None if knob.optional else f"{knob.name} must be given"
     if knob.choices:
         return None if value in knob.choices else f"{knob.name} must be one of {_listed(knob.choices)}, not {value!r}"
+    if type(value) is str and value in knob.words:
+        return None
     if knob.type is float and type(value) is int:
         value = float(value)
     if type(value) is not knob.type:
-        return f"{knob.name} must be {_article(knob.type)}, not {value!r}"
+        return f"{knob.name} must be {' or '.join([_article(knob.type), *map(repr, knob.words)])}, not {value!r}"
     if knob.type in (int, float):
         return _problem_with_number(knob, value)
     if knob.item is not None and not all(type(entry) is knob.item for entry in value):
@@ -130,6 +133,7 @@ def _knob(field: msgspec.structs.FieldInfo, hint: Any) -> Knob:
     options = get_args(base) if get_origin(base) in (Union, types.UnionType) else (base,)
     kinds = [option for option in options if option is not type(None)]
     kind, extra = kinds[0], meta.extra or {}
+    words = [word for other in kinds[1:] if get_origin(other) is Literal for word in get_args(other)]
     default = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
     origin = get_origin(kind)
     return Knob(
@@ -140,6 +144,7 @@ def _knob(field: msgspec.structs.FieldInfo, hint: Any) -> Knob:
         unit=extra.get("unit", ""),
         group=extra.get("group", ""),
         choices=get_args(kind) if origin is Literal else (),
+        words=tuple(words),
         ge=meta.ge,
         gt=meta.gt,
         le=meta.le,

@@ -23,6 +23,7 @@ GROUPS = {
     "model": "Model",
     "cache": "KV cache",
     "scheduler": "Scheduler",
+    "speculation": "Speculation",
     "engine": "Engine",
     "sampling": "Sampling (every request of the run, unless it says otherwise)",
 }
@@ -142,7 +143,7 @@ def option_value(knob: Knob, text: str) -> Any:
     {198: -100.0, 7: 2.5}
     """
     try:
-        value = _READERS[knob.type](text) if knob.type in _READERS else _read_items(knob, text)
+        value = text if text in knob.words else _READERS[knob.type](text) if knob.type in _READERS else _read_items(knob, text)
     except ValueError:
         raise OptionError(f"{knob.flag} takes {_takes(knob)}, not {text!r}") from None
     problem = problem_with(knob, value)
@@ -169,7 +170,7 @@ def metavar(knob: Knob) -> str:
         return "ID:BIAS,…"
     if knob.item is int:
         return "ID,…"
-    return {int: "N", float: "X"}.get(knob.type, "TEXT")
+    return "|".join([{int: "N", float: "X"}.get(knob.type, "TEXT"), *knob.words])
 
 
 def _add_option(section: argparse._ArgumentGroup, knob: Knob) -> None:
@@ -236,7 +237,7 @@ def _takes(knob: Knob) -> str:
         return "token ids with a bias each, as in 198:-100,7:2.5"
     if knob.item is int:
         return "token ids, as in 2,198"
-    return {int: "a whole number", float: "a number", bool: "on or off"}.get(knob.type, "text")
+    return " or ".join([{int: "a whole number", float: "a number", bool: "on or off"}.get(knob.type, "text"), *knob.words])
 
 
 def _how(knob: Knob) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from workbench._knobs import unknown_name
 from workbench.config import EngineConfig
 from workbench.errors import ConfigError, RequestError, TraceError
@@ -22,6 +24,8 @@ from workbench.trace import Trace
 
 if TYPE_CHECKING:
     from workbench.tokenizer import Tokenizer
+
+METHODS = ", ".join(f"speculative='{name}'" for name in ("ngram", "suffix", "eagle", "draft:int8"))
 
 
 def make_config(model: object, config: EngineConfig | None, knobs: dict[str, Any]) -> EngineConfig:
@@ -42,14 +46,21 @@ def make_runner(model: object, config: EngineConfig, tokenizer: Tokenizer | None
     if isinstance(model, Runner):
         return model, tokenizer, getattr(model, "num_blocks", None) or pool_blocks(config, model.facts, memory_bytes=memory)
     from workbench.models import load_model
+    from workbench.runners.drafters.make import make_drafter
     from workbench.runners.torch_runner import TorchRunner
 
     if isinstance(model, str | Path):
         loaded = load_model(config.model, **config.loading)
     else:
         loaded = model  # type: ignore[assignment]
-    num_blocks = pool_blocks(config, loaded.facts, memory_bytes=memory)
-    runner = TorchRunner(loaded, num_blocks=num_blocks, block_size=config.block_size, num_threads=config.num_threads)
+    drafter, facts = None, loaded.facts
+    if config.speculative is not None:
+        drafter = make_drafter(config.speculative, loaded)
+        per_token = facts.kv_bytes_per_token + drafter.kv_bytes_per_token  # the drafts' cache comes out of the same budget
+        facts = msgspec.structs.replace(facts, kv_bytes_per_token=per_token)
+    num_blocks = pool_blocks(config, facts, memory_bytes=memory)
+    size, threads = config.block_size, config.num_threads
+    runner = TorchRunner(loaded, num_blocks=num_blocks, block_size=size, num_threads=threads, drafter=drafter)
     return runner, tokenizer or loaded.tokenizer, num_blocks
 
 
@@ -57,7 +68,8 @@ def make_timeline(config: EngineConfig, runner: Runner, tokenizer: Tokenizer | N
     """A timeline at its beginning; raises :class:`ConfigError` where settings and runner do not go together."""
     width = config.num_speculative_tokens
     if width and not getattr(runner, "proposes_drafts", False):
-        raise ConfigError(f"num_speculative_tokens is {width}, but this runner proposes no drafts: leave it at 0")
+        remedy = f"leave it at 0, or name a method: {METHODS}"
+        raise ConfigError(f"num_speculative_tokens is {width}, but this runner proposes no drafts: {remedy}")
     limit = longest_request(config, runner.facts, num_blocks)
     scheduler = Scheduler(config, num_blocks=num_blocks, max_model_len=limit)
     texts = Texts(tokenizer) if tokenizer is not None else None

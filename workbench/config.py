@@ -17,6 +17,11 @@ from workbench.errors import ConfigError
 _MODEL = {"group": "model"}
 _CACHE = {"group": "cache"}
 _SCHED = {"group": "scheduler"}
+_SPECULATION = {"group": "speculation"}
+
+DEFAULT_DRAFTS = 4
+MOST_DRAFTS = 6  # of ``auto``
+DRAFTS_IN_THE_CACHE = ("eagle", "draft")  # methods whose drafts take KV slots while they are made
 
 
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,9 +106,24 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     batch_window_steps: Annotated[
         int, Meta(ge=0, description="How long dynamic batching waits for a full batch", extra={**_SCHED, "unit": "steps", "live": True})
     ] = 4
+    speculative: Annotated[
+        str | None,
+        Meta(
+            description="How drafts are proposed: ngram, suffix, eagle (a trained head), draft:int8, draft:int4, draft:skip:N, "
+            "draft:MODEL, or synthetic:RATE",
+            extra=_SPECULATION,
+        ),
+    ] = None
     num_speculative_tokens: Annotated[
-        int, Meta(ge=0, le=64, description="Draft tokens verified per request and step", extra={**_SCHED, "unit": "tokens"})
-    ] = 0
+        int | Literal["auto"] | None,
+        Meta(
+            ge=0,
+            le=64,
+            description=f"Draft tokens verified per request and step, {DEFAULT_DRAFTS} with a method and no number; "
+            "auto measures and chooses for each step",
+            extra={**_SPECULATION, "unit": "tokens"},
+        ),
+    ] = None
     undo_memory_bytes: Annotated[
         int,
         Meta(
@@ -118,9 +138,11 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         check(self, ConfigError)
-        if self.max_num_batched_tokens <= self.num_speculative_tokens:  # else a request padded with drafts could wait forever
+        if self.speculative is not None and self.num_speculative_tokens == 0:
+            raise ConfigError(f"speculative={self.speculative} needs num_speculative_tokens of at least 1, not 0: leave one of the two out")
+        if self.max_num_batched_tokens <= self.max_drafts:  # else a request padded with drafts could wait forever
             raise ConfigError(
-                f"verifying {self.num_speculative_tokens} drafts takes {self.num_speculative_tokens + 1} tokens of one step, but "
+                f"verifying {self.max_drafts} drafts takes {self.max_drafts + 1} tokens of one step, but "
                 f"max_num_batched_tokens is {self.max_num_batched_tokens}: raise it or lower num_speculative_tokens"
             )
         if not self.enable_chunked_prefill and self.max_model_len and self.max_num_batched_tokens < self.max_model_len:
@@ -137,9 +159,9 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
         name, chunked = self.policy, self.enable_chunked_prefill
         if self.batching != "continuous":
             raise ConfigError(f"policy {name} plans its own batches, so batching cannot be {self.batching}: leave one of the two out")
-        if self.num_speculative_tokens:
+        if self.max_drafts:
             raise ConfigError(
-                f"policy {name} verifies no drafts, but num_speculative_tokens is {self.num_speculative_tokens}: "
+                f"policy {name} verifies no drafts, but num_speculative_tokens is {self.num_speculative_tokens or self.max_drafts}: "
                 "set it to 0, or take policy fcfs or priority"
             )
         if chunked and self.max_num_batched_tokens < self.block_size:
@@ -156,6 +178,28 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
                 f"policy lpm decodes all {self.max_num_seqs} requests of max_num_seqs in one step, but max_num_batched_tokens is "
                 f"{self.max_num_batched_tokens}: raise it or lower max_num_seqs"
             )
+
+    @property
+    def adapts_drafts(self) -> bool:
+        """Whether the number of drafts is chosen anew for each step."""
+        return self.num_speculative_tokens == "auto"
+
+    @property
+    def max_drafts(self) -> int:
+        """The most drafts of one request in one step; 0 without speculation."""
+        if self.num_speculative_tokens is None:
+            return DEFAULT_DRAFTS if self.speculative is not None else 0
+        return MOST_DRAFTS if self.num_speculative_tokens == "auto" else self.num_speculative_tokens
+
+    @property
+    def padding_drafts(self) -> int:
+        """Placeholders that a newcomer is padded with, so that the whole batch verifies alike; none where the number changes."""
+        return 0 if self.adapts_drafts else self.max_drafts
+
+    @property
+    def lookahead_tokens(self) -> int:
+        """KV slots beyond a request's own tokens that making drafts takes (vLLM's ``num_lookahead_tokens``)."""
+        return self.max_drafts if (self.speculative or "").partition(":")[0] in DRAFTS_IN_THE_CACHE else 0
 
     @property
     def loading(self) -> dict[str, Any]:

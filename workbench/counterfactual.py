@@ -135,7 +135,7 @@ class Trials:
     @cached_property
     def lengths(self) -> list[int]:
         """Tokens that each request could ever compute in this step, padding drafts included."""
-        width = self.scheduler.config.num_speculative_tokens
+        width = self.scheduler.config.max_drafts
         return [state.num_tokens + max(len(state.draft_token_ids), width) for state in self.states]
 
     @cached_property

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from time import perf_counter
 
 from workbench.config import EngineConfig
+from workbench.draft_choice import DraftChoice
 from workbench.events import Decision, Finished, KvUsage, PromptScores, Proposed, Reason, Sampled, Scheduled, SpecRound, Verdict
 from workbench.plan import PlanRow
 from workbench.queues import Queues, WaitingQueue
@@ -35,6 +36,7 @@ class StepDraft:
         self.spec: list[SpecRound] = []
         self.prompt_scores: list[PromptScores] = []
         self.proposed: list[Proposed] = []
+        self.choice: DraftChoice | None = None
         self.shifted = False  # whether a preemption moved positions in the running list
         self.prefilling = False  # whether anybody scheduled so far entered the step inside its prompt
         self.running: tuple[str, ...] = ()
@@ -43,6 +45,11 @@ class StepDraft:
         self.usage = KvUsage(0, 0, 0)
         self.plan_ms = 0.0
         self._began = began
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that the step computes."""
+        return self.token_limit - self.tokens_left
 
     def take(self, state: RequestState, row: PlanRow, cut: Reason, wanted: int, cached: int) -> None:
         """A request runs, in full (``cut`` is ``FULL``) or cut short."""

@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from workbench.draft_choice import DraftChoice
+
 TRACE_VERSION = 1
 Fidelity = Literal["exact", "reconstructed", "sampled"]
 
@@ -104,11 +106,17 @@ class StepTiming(msgspec.Struct, frozen=True, array_like=True, gc=False):
     forward_ms: float = 0.0
     sample_ms: float = 0.0
     commit_ms: float = 0.0
+    draft_ms: float = 0.0
 
     @property
     def total_ms(self) -> float:
         """All phases together."""
-        return self.plan_ms + self.prepare_ms + self.forward_ms + self.sample_ms + self.commit_ms
+        return self.plan_ms + self.prepare_ms + self.forward_ms + self.sample_ms + self.commit_ms + self.draft_ms
+
+    @property
+    def runner_ms(self) -> float:
+        """What the runner took, without proposing drafts."""
+        return self.prepare_ms + self.forward_ms + self.sample_ms
 
 
 class Scheduled(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -148,7 +156,7 @@ class SpecRound(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One verification: ``accepted`` of ``proposed`` drafts were right, ``emitted`` tokens came out.
 
     ``rejected_at`` is the first draft position that failed, ``None`` when all were accepted.  Milliseconds are the
-    request's share of drafting and verifying.
+    request's share of drafting (at the end of the step before, by drafts) and of the step that verified (by tokens).
     """
 
     request_id: str
@@ -156,6 +164,8 @@ class SpecRound(msgspec.Struct, frozen=True, array_like=True, gc=False):
     accepted: int
     emitted: int
     rejected_at: int | None = None
+    draft_ms: float = 0.0
+    verify_ms: float = 0.0
 
 
 class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -240,7 +250,8 @@ class StepRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     had finished.  ``admitted`` entered the batch in this step, ``resumed`` are those of them that had been preempted.  ``running`` and
     ``waiting`` are the queues after planning, in order; ``held`` are requests that are
     done but keep their place until their static or dynamic batch ends.  ``commands`` came before the step, in this order;
-    ``proposed`` are drafts for the next one.
+    ``proposed`` are drafts for the next one, ``draft_choice`` says why so many, ``draft_problem`` why there are none although some
+    were wanted: the proposer failed.
     """
 
     step: int
@@ -266,6 +277,8 @@ class StepRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     prompt_scores: tuple[PromptScores, ...] = ()
     commands: tuple[Command, ...] = ()
     proposed: tuple[Proposed, ...] = ()
+    draft_choice: DraftChoice | None = None
+    draft_problem: str = ""
 
     @property
     def duration_ms(self) -> float:

@@ -9,6 +9,7 @@ everything that shapes its next token is in the row.  That is what makes rewind 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Literal
 
@@ -52,11 +53,17 @@ class PlanRow(msgspec.Struct, frozen=True):
 
 
 class StepPlan(msgspec.Struct, frozen=True):
-    """What one step runs, in batch order."""
+    """What one step runs, in batch order.
+
+    ``num_drafts``: how many drafts the runner shall propose for each request when the step is done.  ``max_model_len``: the longest prompt
+    plus output.
+    """
 
     step: int
     block_size: int
     rows: tuple[PlanRow, ...]
+    num_drafts: int = 0
+    max_model_len: int = sys.maxsize
 
     @property
     def num_tokens(self) -> int:
@@ -68,7 +75,8 @@ class StepOutput(msgspec.Struct):
     """What the runner returned, row by row in the plan's order.
 
     ``token_ids[i]`` is empty for a row that does not sample; with drafts it holds the accepted ones and the
-    corrected or bonus token.  ``proposed[i]`` are drafts for the request's next step.  ``prompt_logprobs[i]`` are those of the
+    corrected or bonus token.  ``proposed[i]`` are drafts for the request's next step; ``draft_problem`` says why there are none although
+    the plan wants some.  ``prompt_logprobs[i]`` are those of the
     prompt tokens at positions ``start + 1 … min(end, num_prompt_tokens - 1)``, which the row's logits speak of.  Times are milliseconds.
     """
 
@@ -79,3 +87,5 @@ class StepOutput(msgspec.Struct):
     prepare_ms: float = 0.0
     forward_ms: float = 0.0
     sample_ms: float = 0.0
+    draft_ms: float = 0.0
+    draft_problem: str = ""

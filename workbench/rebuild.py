@@ -140,8 +140,14 @@ def recorded_output(record: StepRecord, plan: StepPlan) -> StepOutput:
     sampled = {entry.request_id: entry.token_ids for entry in record.sampled}
     proposed = {entry.request_id: entry.token_ids for entry in record.proposed}
     ids = [row.request.id for row in plan.rows]
+    timing = record.timing  # the number of drafts may depend on it
     return StepOutput(
-        [list(sampled.get(name, ())) for name in ids], [list(proposed.get(name, ())) for name in ids] if proposed else None
+        [list(sampled.get(name, ())) for name in ids],
+        [list(proposed.get(name, ())) for name in ids] if proposed else None,
+        prepare_ms=timing.prepare_ms,
+        forward_ms=timing.forward_ms,
+        sample_ms=timing.sample_ms,
+        draft_ms=timing.draft_ms,
     )
 
 

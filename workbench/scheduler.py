@@ -36,6 +36,7 @@ from workbench.plan import PlanRow, StepOutput, StepPlan
 from workbench.policies import make_kv_cache, make_planner
 from workbench.queues import Queues
 from workbench.request import Request
+from workbench.speculative.adaptive import AdaptiveDrafts
 from workbench.state import RequestState, Status
 
 FinishReason = Literal["stop", "length", "abort"]
@@ -70,6 +71,7 @@ class Scheduler:
         self.kv = make_kv_cache(config, num_blocks)
         self.batcher = make_batcher(config)
         self.planner = make_planner(config, self.queues, self.kv, self.batcher, max_model_len)
+        self.adaptive = AdaptiveDrafts(config.max_drafts) if config.adapts_drafts else None
         self.step = 0
         self._num_added = 0
         self._arrived: list[Arrival] = []  # noted when they happen, recorded with the next step that commits
@@ -143,6 +145,7 @@ class Scheduler:
         twin.batcher = make_batcher(self.config)
         twin.planner = make_planner(self.config, twin.queues, twin.kv, twin.batcher, self.max_model_len)
         twin.planner.carry(self.planner)
+        twin.adaptive = self.adaptive.copy() if self.adaptive is not None else None
         twin._arrived, twin._aborted, twin._commands = self._arrived.copy(), self._aborted.copy(), self._commands.copy()
         return twin
 
@@ -163,7 +166,10 @@ class Scheduler:
         self.planner.fill(draft)
         for state, why in draft.rejected:
             self._aborted.append(self._finish(state, "abort", why))
-        return StepPlan(self.step, self.config.block_size, tuple(draft.rows))
+        if self.adaptive is not None:
+            draft.choice = self.adaptive.choose(sum(row.samples for row in draft.rows), self.step)
+        num_drafts = self.config.max_drafts if draft.choice is None else draft.choice.num_drafts
+        return StepPlan(self.step, self.config.block_size, tuple(draft.rows), num_drafts, self.max_model_len)
 
     def open_decisions(self) -> dict[str, Decision]:
         """The decisions of the plan that was neither committed nor taken back yet, by request."""
@@ -214,11 +220,15 @@ class Scheduler:
             state = self.queues.states.get(row.request.id)
             if state is not None and output.token_ids[position]:  # else aborted while the step ran, or a prefill chunk
                 self._commit_row(draft, state, row, output, position, texts)
+        self._share_draft_time(draft, output.draft_ms)
         if draft.finished:
             self.queues.running[:] = [state for state in self.queues.running if state.status is Status.RUNNING]
         self._draft = None
         self.step += 1
-        return self._record(draft, output, began)
+        record = self._record(draft, output, began)
+        if self.adaptive is not None:
+            self.adaptive.observe(record)
+        return record
 
     def abandon(self, plan: StepPlan) -> None:
         """Take a plan back whose execution failed or was interrupted.
@@ -247,7 +257,9 @@ class Scheduler:
     ) -> None:
         tokens = output.token_ids[position]
         if row.draft_token_ids:
-            draft.spec.append(_spec_round(row, tokens))
+            verify_ms = (output.prepare_ms + output.forward_ms + output.sample_ms) * row.num_tokens / draft.num_tokens
+            draft.spec.append(_spec_round(row, tokens, state.draft_ms, verify_ms))
+        state.draft_ms = 0.0
         known = len(state.token_ids)
         logprobs = output.logprobs[position] if output.logprobs else ()
         finished = self._append(draft, state, tokens, logprobs, texts)
@@ -258,6 +270,12 @@ class Scheduler:
         elif output.proposed and output.proposed[position]:
             state.draft_token_ids = tuple(output.proposed[position])
             draft.proposed.append(Proposed(state.id, state.draft_token_ids))
+
+    def _share_draft_time(self, draft: StepDraft, draft_ms: float) -> None:
+        """Every draft took as long as any other."""
+        total = sum(len(proposed.token_ids) for proposed in draft.proposed)
+        for proposed in draft.proposed:
+            self.queues.states[proposed.request_id].draft_ms = draft_ms * len(proposed.token_ids) / total
 
     def _append(
         self, draft: StepDraft, state: RequestState, tokens: Sequence[int], logprobs: tuple[TokenLogprobs, ...], texts: TextSink | None
@@ -326,7 +344,16 @@ class Scheduler:
             prompt_scores=tuple(draft.prompt_scores),
             commands=commands,
             proposed=tuple(draft.proposed),
-            timing=StepTiming(draft.plan_ms, output.prepare_ms, output.forward_ms, output.sample_ms, (perf_counter() - began) * 1e3),
+            draft_choice=draft.choice,
+            draft_problem=output.draft_problem,
+            timing=StepTiming(
+                draft.plan_ms,
+                output.prepare_ms,
+                output.forward_ms,
+                output.sample_ms,
+                (perf_counter() - began) * 1e3,
+                output.draft_ms,
+            ),
         )
 
     def check_integrity(self) -> None:
@@ -350,6 +377,7 @@ def stop_rule(state: RequestState, token: int) -> tuple[FinishReason, int | str 
     return ("length", None) if len(state.token_ids) >= state.limit else None
 
 
-def _spec_round(row: PlanRow, tokens: Sequence[int]) -> SpecRound:
+def _spec_round(row: PlanRow, tokens: Sequence[int], draft_ms: float, verify_ms: float) -> SpecRound:
     proposed, accepted = len(row.draft_token_ids), len(tokens) - 1
-    return SpecRound(row.request.id, proposed, accepted, len(tokens), accepted if accepted < proposed else None)
+    rejected_at = accepted if accepted < proposed else None
+    return SpecRound(row.request.id, proposed, accepted, len(tokens), rejected_at, draft_ms, verify_ms)

@@ -30,7 +30,7 @@ class RequestState:
 
     __slots__ = (
         "request", "id", "key", "status", "token_ids", "num_prompt_tokens", "num_computed_tokens", "draft_token_ids",
-        "block_ids", "block_hashes", "num_hashed_blocks", "num_preemptions", "arrival_s", "arrival_step", "limit",
+        "block_ids", "block_hashes", "num_hashed_blocks", "num_preemptions", "arrival_s", "arrival_step", "limit", "draft_ms",
     )  # fmt: skip
 
     def __init__(self, request: Request, order: int, max_model_len: int) -> None:
@@ -42,6 +42,7 @@ class RequestState:
         self.num_prompt_tokens = len(self.token_ids)
         self.num_computed_tokens = 0
         self.draft_token_ids: tuple[int, ...] = ()
+        self.draft_ms = 0.0  # this request's share of the time in which they were proposed
         self.block_ids: list[int] = []
         self.block_hashes: list[bytes] = []
         self.num_hashed_blocks = 0  # blocks of the table that are findable by content

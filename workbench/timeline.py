@@ -12,6 +12,7 @@ from workbench.clock import Clock
 from workbench.events import Command, StepRecord
 from workbench.history import History, Present, Restored
 from workbench.interrupts import Interrupts
+from workbench.memory import recall, remember
 from workbench.plan import StepOutput
 from workbench.rebuild import config_before, requests_before
 from workbench.runners.base import HoldsBlocks, Runner
@@ -56,6 +57,7 @@ class Timeline:
         if self.texts is not None:
             for finished in record.finished:
                 self.texts.close(finished.request_id)
+        remember(self.runner, self.trace, record)
         self._history.after_step(self.scheduler, self.texts)
         if self.scheduler.config.debug:
             self.scheduler.check_integrity()
@@ -85,6 +87,7 @@ class Timeline:
         self.is_parked = False
         self._go_on_from(step, self.trace)
         self.scheduler, self.runner, self.texts, self.last_restored = past.scheduler, past.runner, past.texts, past.restored
+        recall(self.runner, self.trace, step)
         return past.restored
 
     def park(self) -> None:
@@ -102,6 +105,7 @@ class Timeline:
         twin.last_restored = past.restored
         twin.clock.hold(self.clock.now_s)
         twin._go_on_from(step, trace)
+        recall(twin.runner, trace, step)
         return twin
 
     @property

@@ -145,7 +145,7 @@ def _chunked_prefill_off(scene: Scene, decision: Decision) -> str:
 
 
 def _padding(scene: Scene, decision: Decision) -> str:
-    width = scene.config.num_speculative_tokens
+    width = scene.config.padding_drafts
     need = f"with {plural(width, 'placeholder draft')} it needs {plural(decision.needed or 0, 'token')}, and {decision.available} are left"
     return f"{_not_run(scene, decision)}: {need} of the token budget of {decision.limit}."
 

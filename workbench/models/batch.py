@@ -11,14 +11,37 @@ The names are those of compiled paged-attention graphs (see ``StepPlan``), so an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from workbench.plan import PlanRow
-
 Ints = npt.NDArray[np.int64]
+
+
+class BatchRow(Protocol):
+    """What is read of a row: the positions ``[start, end)``, their tokens, and the blocks that have slots for them."""
+
+    @property
+    def start(self) -> int:
+        """First position."""
+        ...
+
+    @property
+    def end(self) -> int:
+        """One past the last position."""
+        ...
+
+    @property
+    def input_ids(self) -> Sequence[int]:
+        """Tokens to read."""
+        ...
+
+    @property
+    def block_ids(self) -> Sequence[int]:
+        """The block table."""
+        ...
+
 
 
 class FlatBatch(NamedTuple):
@@ -45,7 +68,7 @@ class FlatBatch(NamedTuple):
         return len(self.past_lens)
 
 
-def flatten(rows: Sequence[PlanRow], block_size: int, scored: Sequence[int]) -> FlatBatch:
+def flatten(rows: Sequence[BatchRow], block_size: int, scored: Sequence[int]) -> FlatBatch:
     """Flatten plan rows; ``scored[i]`` is how many of row ``i``'s last tokens need logits.
 
     A row's drafts may hold ``-1`` (padding, never accepted): the model reads token 0 there.

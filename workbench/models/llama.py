@@ -8,7 +8,7 @@ from a ``Kernels`` object and the projections are callables, so a faster path re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -43,20 +43,23 @@ class Llama:
         self.config, self.kernels = config, kernels
         self.embedding, self.layers, self.norm, self.head = embedding, layers, norm, head
 
-    def __call__(self, batch: FlatBatch, kv: Sequence[Tensor]) -> Tensor:
+    def __call__(self, batch: FlatBatch, kv: Sequence[Tensor], taps: Mapping[int, Tensor] | None = None) -> Tensor:
         """Run one step; returns float32 logits ``[len(batch.logits_rows), vocab]``.
 
         ``kv[i]``: layer ``i``'s pool ``[2, num_blocks + 1, block_size, kv_heads, head_dim]``, keys then values; this step's are written.
+        ``taps``: for some layers, where to put the residual stream ``[tokens, hidden]`` that leaves them.
         """
         kernels, eps = self.kernels, self.config.rms_norm_eps
         step = kernels.prepare(batch, self.config)
         hidden = self.embedding.index_select(0, step.input_ids).to(self.norm.dtype)
         delta: Tensor | None = None
-        for layer, cache in zip(self.layers, kv, strict=True):
+        for index, (layer, cache) in enumerate(zip(self.layers, kv, strict=True)):
             normed = kernels.add_rms_norm(hidden, delta, layer.input_norm, eps)
             delta = layer.output(kernels.attend(layer.qkv(normed), layer.qk_norms, layer.rotate, cache, step))
             normed = kernels.add_rms_norm(hidden, delta, layer.ffn_norm, eps)
             delta = layer.down(kernels.silu_mul(layer.gate_up(normed)))
+            if taps is not None and index in taps:
+                torch.add(hidden, delta, out=taps[index])
         if not len(batch.logits_rows):
             return hidden.new_empty((0, self.config.vocab_size), dtype=torch.float32)
         assert delta is not None

@@ -66,7 +66,7 @@ class VllmPlanner:
                 tokens, cut = room, Reason.MAX_MODEL_LEN
             if tokens <= 0:
                 draft.defer(state, Reason.MAX_MODEL_LEN, wanted, 0, self.max_model_len)
-            elif self._make_room(draft, state, state.num_computed_tokens + tokens):
+            elif self._make_room(draft, state, min(state.num_computed_tokens + tokens + self.config.lookahead_tokens, self.max_model_len)):
                 index = self.queues.running.index(state) if draft.shifted else index
                 self._schedule(draft, state, tokens, cut, wanted)
             else:
@@ -202,7 +202,7 @@ class VllmPlanner:
 
     def _speculative_padding(self, draft: StepDraft, state: RequestState, tokens: int, cached: int) -> int:
         """Placeholder drafts for a newcomer that needs one token, so that the whole batch verifies alike (vLLM 0.32.0)."""
-        width = self.config.num_speculative_tokens
+        width = self.config.padding_drafts
         if not width or tokens != 1 or draft.prefilling or not (draft.rows or cached):
             return 0
         return width if cached + tokens + width <= self.max_model_len else 0

@@ -6,9 +6,9 @@ every plan, so the same plan on the same cache always gives the same output.
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from workbench.models.batch import FlatBatch, flatten
 from workbench.models.loading import LoadedModel
 from workbench.models.threads import default_num_threads, torch_threads
 from workbench.plan import PlanRow, StepOutput, StepPlan
+from workbench.runners.drafters.base import Stepped, TorchDrafter
+from workbench.runners.drafting import propose
+from workbench.runners.kv_tensors import NULL_BLOCKS, SavedKv, empty_blocks, read_blocks, write_blocks
 from workbench.sampler import SampleRow, sample, token_logprobs
 from workbench.speculative.acceptance import verify_greedy
 
@@ -27,8 +30,6 @@ from workbench.speculative.acceptance import verify_greedy
 ROWS_FOR_ONE_THREAD = 8
 
 COPYING_THREADS = 1  # blocks are small: waking and waiting for other threads takes longer than copying
-
-NULL_BLOCKS = 1  # block 0 is never given out: it pads block tables
 
 
 def kv_bytes_per_block(model: LoadedModel | ModelFacts, block_size: int) -> int:
@@ -47,21 +48,32 @@ class TorchRunner:
     Raises :class:`ConfigError` when the cache, or a step, does not fit memory.
     """
 
-    def __init__(self, loaded: LoadedModel, *, num_blocks: int, block_size: int, num_threads: int | None = None) -> None:
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        *,
+        num_blocks: int,
+        block_size: int,
+        num_threads: int | None = None,
+        drafter: TorchDrafter | None = None,
+    ) -> None:
         self.loaded, self.facts = loaded, loaded.facts
         self.num_blocks, self.block_size = num_blocks, block_size
         self.num_threads = num_threads or default_num_threads()
         self.keep_logits = False
         self.last_logits: Tensor | None = None
+        self.drafter = drafter
         self.kv = self._allocate()
 
     def _allocate(self) -> list[Tensor]:
-        config, path = self.loaded.config, self.loaded.path
-        shape = (2, self.num_blocks + NULL_BLOCKS, self.block_size, config.num_kv_heads, config.head_dim)
+        config, path, size = self.loaded.config, self.loaded.path, self.block_size
         try:
-            return [_zeros(shape, path.dtype, self.loaded.device) for _ in range(config.num_layers)]
+            if self.drafter is not None:
+                self.drafter = self.drafter.on(self.num_blocks, size)
+            shape = (size, config.num_kv_heads, config.head_dim)
+            return [empty_blocks(self.num_blocks, *shape, path.dtype, self.loaded.device) for _ in range(config.num_layers)]
         except (RuntimeError, MemoryError):  # torch reports exhausted CPU memory as a plain RuntimeError
-            size_gb = kv_bytes_per_block(self.loaded, self.block_size) * (self.num_blocks + NULL_BLOCKS) / 1e9
+            size_gb = self.block_bytes * (self.num_blocks + NULL_BLOCKS) / 1e9
             raise ConfigError(
                 f"{self.num_blocks} KV blocks of {self.block_size} tokens need {size_gb:,.1f} GB, more than can be allocated: "
                 "lower num_blocks"
@@ -72,14 +84,21 @@ class TorchRunner:
         if not self.kv:
             raise EngineClosedError("this runner was closed: make a new engine")
         with torch.inference_mode(), torch_threads(self.num_threads):
-            return self._execute(plan.rows)
+            return self._execute(plan)
 
-    def _execute(self, rows: Sequence[PlanRow]) -> StepOutput:
+    @property
+    def proposes_drafts(self) -> bool:
+        """Whether there is anybody to propose drafts."""
+        return self.drafter is not None
+
+    def _execute(self, plan: StepPlan) -> StepOutput:
         started = time.perf_counter()
+        rows = plan.rows
         scored = [_scored_tokens(row) for row in rows]
         batch = flatten(rows, self.block_size, scored)
         prepared = time.perf_counter()
-        logits = self._forward(batch)
+        taps = self._taps(len(batch.input_ids))
+        logits = self._forward(batch, taps)
         forwarded = time.perf_counter()
         with torch_threads(1 if len(logits) <= ROWS_FOR_ONE_THREAD else self.num_threads):
             output = _answer(rows, scored, logits)
@@ -87,11 +106,20 @@ class TorchRunner:
         output.prepare_ms = (prepared - started) * 1e3
         output.forward_ms = (forwarded - prepared) * 1e3
         output.sample_ms = (time.perf_counter() - forwarded) * 1e3
+        if self.drafter is not None and (plan.num_drafts or self.drafter.reads_every_step):
+            after = Stepped(self.kv, list(taps.values()), batch.subsequence_begins[:-1].tolist(), self.block_size)
+            propose(plan, output, self.facts.vocab_size, partial(self.drafter.draft, after=after))
         return output
 
-    def _forward(self, batch: FlatBatch) -> Tensor:
+    def _taps(self, num_tokens: int) -> dict[int, Tensor]:
+        """Room for what the drafter wants to see of the layers."""
+        config, path = self.loaded.config, self.loaded.path
+        layers = () if self.drafter is None else self.drafter.taps
+        return {layer: torch.empty(num_tokens, config.hidden_size, dtype=path.compute_dtype, device=self.loaded.device) for layer in layers}
+
+    def _forward(self, batch: FlatBatch, taps: Mapping[int, Tensor]) -> Tensor:
         try:
-            logits = self.loaded.architecture(batch, self.kv)
+            logits = self.loaded.architecture(batch, self.kv, taps)
             if logits.is_cuda:
                 torch.cuda.synchronize(logits.device)
             return logits
@@ -102,43 +130,38 @@ class TorchRunner:
 
     def fork(self, num_blocks: int) -> TorchRunner:
         """A runner on the same weights with ``num_blocks`` empty blocks of its own."""
-        twin = TorchRunner(self.loaded, num_blocks=num_blocks, block_size=self.block_size, num_threads=self.num_threads)
+        twin = TorchRunner(
+            self.loaded, num_blocks=num_blocks, block_size=self.block_size, num_threads=self.num_threads, drafter=self.drafter
+        )
         twin.keep_logits = self.keep_logits
         return twin
 
     @property
     def block_bytes(self) -> int:
-        """What one block takes, over all layers, keys and values."""
-        return kv_bytes_per_block(self.loaded, self.block_size)
+        """What one block takes, over all layers, keys and values, the drafter's included."""
+        own = 0 if self.drafter is None else self.drafter.kv_bytes_per_token * self.block_size
+        return kv_bytes_per_block(self.loaded, self.block_size) + own
 
-    def read_blocks(self, block_ids: Sequence[int]) -> Tensor:
-        """A copy of these blocks' keys and values: ``[layers, 2, len(block_ids), block_size, kv_heads, head_dim]``, on the CPU."""
-        rows = torch.tensor(block_ids, dtype=torch.long, device=self.loaded.device)
-        first = self.kv[0]
-        saved = torch.empty((len(self.kv), 2, len(block_ids), *first.shape[2:]), dtype=first.dtype)
+    def read_blocks(self, block_ids: Sequence[int]) -> SavedKv:
+        """A copy of these blocks' keys and values, and of the drafter's, on the CPU."""
         with torch_threads(COPYING_THREADS):
-            for layer, content in zip(self.kv, saved, strict=True):
-                content.copy_(layer.index_select(1, rows))
-        return saved
+            return SavedKv([read_blocks(layers, block_ids) for layers in self._pools])
 
-    def write_blocks(self, block_ids: Sequence[int], saved: Tensor, rows: Sequence[int] | None = None) -> None:
-        """Make ``block_ids`` hold what :meth:`read_blocks` returned, or those ``rows`` of its third axis."""
-        places = torch.tensor(block_ids, dtype=torch.long, device=self.loaded.device)
+    def write_blocks(self, block_ids: Sequence[int], saved: SavedKv, rows: Sequence[int] | None = None) -> None:
+        """Make ``block_ids`` hold what :meth:`read_blocks` returned, or those ``rows`` of it."""
         with torch_threads(COPYING_THREADS):
-            chosen = saved if rows is None else saved[:, :, torch.tensor(rows, dtype=torch.long)]
-            for layer, content in zip(self.kv, chosen.to(self.loaded.device), strict=True):
-                layer.index_copy_(1, places, content)
+            for layers, part in zip(self._pools, saved.parts, strict=True):
+                write_blocks(layers, block_ids, part, rows)
+
+    @property
+    def _pools(self) -> list[list[Tensor]]:
+        return [self.kv] if self.drafter is None or not self.drafter.kv else [self.kv, self.drafter.kv]
 
     def close(self) -> None:
         """Give back the KV memory; calling it twice is harmless."""
         self.kv, self.last_logits = [], None
-
-
-def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Zeros whose pages, on a CPU, cost time and memory only when they are first used (torch would write them all now)."""
-    if device.type != "cpu":
-        return torch.zeros(shape, dtype=dtype, device=device)
-    return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, np.uint8)).view(dtype).view(shape)
+        if self.drafter is not None:
+            self.drafter.kv = []
 
 
 def _scored_tokens(row: PlanRow) -> int:

@@ -14,8 +14,7 @@ from __future__ import annotations
 import math
 from typing import Literal, NamedTuple
 
-import msgspec
-
+from workbench.draft_choice import DraftChoice
 from workbench.events import StepRecord, StepTiming
 from workbench.speculative.acceptance_odds import AcceptanceOdds
 from workbench.speculative.cost_model import FIRST_DOUBT, SECOND_DOUBT, DraftCosts, Estimate, StepCosts
@@ -26,58 +25,6 @@ DEBT_STEPS = 2.0  # plain steps: more is not held against later probes, for it w
 WARM_UP_STEPS = 2  # the first steps that decode are slower than any later ones: their times are not learned
 EPSILON_MS = 1e-6  # steps of a clock that stands still take no time
 SWITCH_GAIN = 1.03  # another K must be so much better than the one that runs: K would flutter between equals
-
-
-class Choice(msgspec.Struct, frozen=True, kw_only=True):
-    """How many drafts to propose for each request after a step, and why.
-
-    ``measuring``: nothing is known yet, a plain step is measured first.  ``best``: these drafts make the most tokens per millisecond.
-    ``off``: no drafts do.  ``probe``: another number may be better, or was not tried for long; one step finds out.  Tokens are per
-    request and step, milliseconds those of the whole batch's step, its drafting included; not-a-number where nothing is known.
-    ``rival`` is what was compared with: no drafts for ``best``, the best number of drafts for ``off``, the best of all for ``probe``.
-    """
-
-    num_drafts: int
-    reason: Literal["measuring", "best", "off", "probe"]
-    num_requests: int
-    expected_tokens: float = 1.0
-    step_ms: float = math.nan
-    plain_ms: float = math.nan
-    rival_drafts: int = 0
-    rival_tokens: float = 1.0
-    rival_ms: float = math.nan
-
-    @property
-    def speed_up(self) -> float:
-        """Tokens per millisecond, as a multiple of a plain step's; not-a-number before the first measurement."""
-        return self.expected_tokens * self.plain_ms / self.step_ms
-
-    def sentence(self) -> str:
-        """The choice and its numbers in plain English."""
-        count, rival = _drafts(self.num_drafts), _drafts(self.rival_drafts)
-        outcome = f"{self.expected_tokens:.1f} tokens in {_ms(self.step_ms)}" if self.num_drafts else f"1 token in {_ms(self.step_ms)}"
-        match self.reason:
-            case "measuring":
-                return "no drafts yet: a step without them is measured first"
-            case "best":
-                return f"{count}: {outcome} instead of 1 in {_ms(self.plain_ms)} ({self.speed_up:.1f} times as fast{self._each()})"
-            case "off":
-                would = f"{rival} would make {self.rival_tokens:.1f} tokens in {_ms(self.rival_ms)}"
-                return f"no drafts: {would}, a step without them makes 1 in {_ms(self.plain_ms)}{self._each()}"
-            case "probe":
-                known = f"{rival} make{'' if self.rival_drafts != 1 else 's'} {self.rival_tokens:.1f} in {_ms(self.rival_ms)}"
-                return f"{count} for one step, to find out: {outcome} expected; {known}{self._each()}"
-
-    def _each(self) -> str:
-        return f", for each of {self.num_requests} requests" if self.num_requests > 1 else ""
-
-
-def _drafts(count: int) -> str:
-    return "no drafts" if not count else "1 draft" if count == 1 else f"{count} drafts"
-
-
-def _ms(value: float) -> str:
-    return f"{value:.0f} ms" if value >= 10 else f"{value:.1f} ms" if value >= 0.1 else f"{value:.2g} ms"
 
 
 class Option(NamedTuple):
@@ -116,13 +63,13 @@ class AdaptiveDrafts:
         twin._last_probe, twin._credit_ms = self._last_probe, self._credit_ms
         return twin
 
-    def choose(self, num_decoding: int, step: int) -> Choice:
+    def choose(self, num_decoding: int, step: int) -> DraftChoice:
         """How many drafts to propose after ``step`` when about ``num_decoding`` requests will have them verified in the next.
 
         Changes nothing: asked again, it answers the same.
         """
         if not self._steps or num_decoding < 1:
-            return Choice(num_drafts=0, reason="measuring", num_requests=num_decoding)
+            return DraftChoice(num_drafts=0, reason="measuring", num_requests=num_decoding)
         options = self._options(num_decoding)
         best = self._best(options)
         probe = self._probe(options, best, step)
@@ -157,7 +104,7 @@ class AdaptiveDrafts:
         self._warm_up = max(0, self._warm_up - 1)
         return not self._warm_up
 
-    def _learn_drafting(self, record: StepRecord, made: Choice) -> None:
+    def _learn_drafting(self, record: StepRecord, made: DraftChoice) -> None:
         """What proposing cost and brought; a proposer that reads a prompt first would look slower than it is."""
         lengths = [len(one.token_ids) for one in record.proposed]
         if not lengths and not record.timing.draft_ms:
@@ -221,8 +168,10 @@ def _risked_ms(option: Option) -> float:
     return option.hoped_ms if option.doubt >= FIRST_DOUBT else (option.step_ms + option.hoped_ms) / 2.0
 
 
-def _choice(reason: Literal["best", "off", "probe"], option: Option, rival: Option, options: list[Option], num_requests: int) -> Choice:
-    return Choice(
+def _choice(
+    reason: Literal["best", "off", "probe"], option: Option, rival: Option, options: list[Option], num_requests: int
+) -> DraftChoice:
+    return DraftChoice(
         num_drafts=option.num_drafts,
         reason=reason,
         num_requests=num_requests,
@@ -236,5 +185,8 @@ def _choice(reason: Literal["best", "off", "probe"], option: Option, rival: Opti
 
 
 def _without_drafting(timing: StepTiming) -> float:
-    """A step's time but for its drafting, which serves the next one."""
-    return timing.plan_ms + timing.prepare_ms + timing.forward_ms + timing.sample_ms + timing.commit_ms
+    """What the runner took of a step but for its drafting, which serves the next one.
+
+    Planning and committing are left out: they take other times when a recorded step is decided again, and choices must not.
+    """
+    return timing.runner_ms

@@ -1,0 +1,163 @@
+"""An EAGLE head: one decoder layer that drafts from the target's own features.
+
+    features of layers ─► norm each ─► fc ─► g ──┐
+                                                 ├─ norm, norm, concat ─► qkv ─► attend ─► out ─► g + ─► ffn ─► h ─► norm ─► head
+    embedding of the token that follows ─────────┘
+
+The entry at position t reads the target's features at t and the token at t + 1, and scores the token at t + 2.  A chain goes on with
+``h`` in the place of ``g``.  Embedding and LM head are the target's; the head scores only the ids that the target often says.
+Sources: EAGLE (arXiv 2401.15077), EAGLE-3 (arXiv 2503.01840) for the features of several layers; trained by ``training/eagle.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from workbench.errors import ConfigError, ModelIntegrityError
+from workbench.models.batch import FlatBatch
+from workbench.models.config import ModelConfig
+from workbench.models.fingerprint import weights_fingerprint
+from workbench.models.kernels import Kernels
+from workbench.models.llama import Linear
+from workbench.models.loading import LoadedModel
+
+HEADS = Path(__file__).with_name("heads")
+FORMAT, VERSION = "workbench-eagle", "1"
+
+
+class EagleHead(NamedTuple):
+    """The weights, ready to run on the target's path; ``draft_ids[i]`` is the token id of score ``i``."""
+
+    kernels: Kernels[Any]
+    taps: tuple[int, ...]
+    tap_norms: tuple[Tensor, ...]
+    fc: Linear
+    embedding: Tensor
+    embed_norm: Tensor
+    feature_norm: Tensor
+    qkv: Linear
+    output: Linear
+    ffn_norm: Tensor
+    gate_up: Linear
+    down: Linear
+    norm: Tensor
+    head: Linear
+    draft_ids: Tensor
+    config: ModelConfig
+
+    def features(self, taps: Sequence[Tensor]) -> Tensor:
+        """``g``, ``[tokens, hidden]``, from the residual stream that left each tapped layer."""
+        eps = self.config.rms_norm_eps
+        normed = [self.kernels.add_rms_norm(tap, None, norm, eps) for tap, norm in zip(taps, self.tap_norms, strict=True)]
+        return self.fc(torch.cat(normed, dim=1))
+
+    def run(self, batch: FlatBatch, g: Tensor, kv: Tensor) -> tuple[Tensor, Tensor]:
+        """Put ``batch``'s entries into ``kv``; ``h`` and scores of those that ``logits_rows`` names.
+
+        ``batch.input_ids`` are the tokens that follow the positions.  Only the entries that are scored go through more than attention:
+        nobody reads the others' outputs.
+        """
+        kernels, eps, step = self.kernels, self.config.rms_norm_eps, self.kernels.prepare(batch, self.config)
+        embedded = self.embedding.index_select(0, step.input_ids).to(g.dtype)
+        embedded = kernels.add_rms_norm(embedded, None, self.embed_norm, eps)
+        both = torch.cat([embedded, kernels.add_rms_norm(g, None, self.feature_norm, eps)], dim=1)
+        attended = kernels.attend(self.qkv(both), None, True, kv, step)
+        if not len(batch.logits_rows):
+            return g[:0], g.new_empty(0, len(self.draft_ids))
+        hidden = g.index_select(0, step.logits_rows)
+        normed = kernels.add_rms_norm(hidden, self.output(attended.index_select(0, step.logits_rows)), self.ffn_norm, eps)
+        normed = kernels.add_rms_norm(hidden, self.down(kernels.silu_mul(self.gate_up(normed))), self.norm, eps)
+        return hidden, self.head(normed)
+
+
+def own_head(name: str) -> Path:
+    """The file of the head that comes with the package for a model.  Raises :class:`ConfigError` when there is none."""
+    known = {file.name.removesuffix(".eagle.safetensors"): file for file in sorted(HEADS.glob("*.eagle.safetensors"))}
+    for model, file in known.items():
+        if name in (model, model.split("-")[0]):
+            return file
+    raise ConfigError(
+        f"no EAGLE head for {name} comes with the package (there is one for {', '.join(known) or 'none'}): give a file, "
+        "speculative='eagle:PATH', train one with training/eagle.py, or use ngram, suffix or draft:int8"
+    )
+
+
+def load_head(file: Path, target: LoadedModel) -> EagleHead:
+    """Read a head for ``target``.
+
+    Raises :class:`ModelIntegrityError` for a file that is no head, and :class:`ConfigError` for one that was trained for another model.
+    """
+    if not file.is_file():
+        raise ConfigError(f"there is no EAGLE head {str(file)!r}: give the path of a .safetensors file that training/eagle.py wrote")
+    try:
+        with safe_open(file, framework="pt") as opened:
+            facts = opened.metadata() or {}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise ModelIntegrityError(f"{file} is no readable safetensors file ({error})") from None
+    _check(file, facts, target)
+    return _built(file, tensors, facts, target)
+
+
+def _check(file: Path, facts: dict[str, str], target: LoadedModel) -> None:
+    if facts.get("format") != FORMAT or facts.get("version") != VERSION:
+        raise ModelIntegrityError(f"{file.name} is no EAGLE head of format {FORMAT} {VERSION}: train one with training/eagle.py")
+    architecture = target.architecture
+    found = weights_fingerprint(architecture.norm, architecture.embedding)
+    if facts.get("target_fingerprint") != found:
+        raise ConfigError(
+            f"{file.name} was trained for {facts.get('target_name', 'another model')} (weights {facts.get('target_fingerprint')}), "
+            f"but {target.name} has weights {found}: use a head that was trained for it"
+        )
+
+
+def _built(file: Path, tensors: dict[str, Tensor], facts: dict[str, str], target: LoadedModel) -> EagleHead:
+    path, config, device = target.path, target.config, target.device
+    hidden, heads, kv_heads, dim = config.hidden_size, config.num_heads, config.num_kv_heads, config.head_dim
+
+    def weight(name: str, *shape: int) -> Tensor:
+        found = tensors.get(name)
+        if found is None or tuple(found.shape) != shape:
+            held = "none" if found is None else str(tuple(found.shape))
+            raise ModelIntegrityError(f"{file.name}: {name} should have the shape {shape}, not {held}")
+        return found.to(device)
+
+    def vector(name: str, *shape: int) -> Tensor:
+        return weight(name, *shape).to(path.compute_dtype)
+
+    def linear(name: str, *shape: int) -> Linear:
+        return path.make_linear([weight(name, *shape).to(path.dtype)], None)
+
+    taps = tuple(int(tap) for tap in facts["taps"].split(","))
+    ids, ffn = tensors["draft_ids"].long().to(device), tensors["down"].shape[1]
+    return EagleHead(
+        kernels=path.kernels,
+        taps=taps,
+        tap_norms=tuple(vector("tap_norm", len(taps), hidden)),
+        fc=linear("fc", hidden, len(taps) * hidden),
+        embedding=target.architecture.embedding,
+        embed_norm=vector("embed_norm", hidden),
+        feature_norm=vector("feature_norm", hidden),
+        qkv=linear("qkv", (heads + 2 * kv_heads) * dim, 2 * hidden),
+        output=linear("output", hidden, heads * dim),
+        ffn_norm=vector("ffn_norm", hidden),
+        gate_up=linear("gate_up", 2 * ffn, hidden),
+        down=linear("down", hidden, ffn),
+        norm=vector("norm", hidden),
+        head=path.make_linear([_lm_head_rows(target, ids)], None),
+        draft_ids=ids,
+        config=config,
+    )
+
+
+def _lm_head_rows(target: LoadedModel, ids: Tensor) -> Tensor:
+    """The rows of the target's LM head for these ids; only heads for models with tied embeddings are read."""
+    if not target.config.tied_embeddings:
+        raise ConfigError(f"{target.name} has an LM head of its own: EAGLE heads for models with tied embeddings only can be used")
+    return target.architecture.embedding.index_select(0, ids)

@@ -1,0 +1,69 @@
+"""``OwnDrafter``: the target drafts for itself, by a cheaper copy that shares its KV cache.
+
+A copy that leaves layers out, or rounds weights, reads the keys and values that the target has computed, so it needs no cache and no
+prompt of its own.  What it writes stands in slots that the target has yet to compute, and is written over when the drafts are verified.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Self
+
+from torch import Tensor
+
+from workbench.models.batch import FlatBatch
+from workbench.models.llama import Llama
+from workbench.runners.drafters.base import Chain, DraftRow, Stepped, batch_of
+from workbench.runners.drafting import Grown
+
+Choose = Callable[[Tensor, Sequence[Grown], Sequence[Sequence[int]]], list[int]]
+"""Tokens from scores ``[rows, vocab]``: of each row, and the drafts that it has so far."""
+
+
+def likeliest(scores: Tensor, rows: Sequence[Grown], drafts: Sequence[Sequence[int]]) -> list[int]:
+    """The token with the highest score of each row."""
+    tokens: list[int] = scores.argmax(dim=-1).tolist()
+    return tokens
+
+
+class OwnDrafter:
+    """Runs ``copy``, whose layers are the first of the target's, or stand for all of them."""
+
+    taps: tuple[int, ...] = ()
+    kv_bytes_per_token = 0
+    reads_every_step = False
+
+    def __init__(self, copy: Llama, choose: Choose = likeliest) -> None:
+        self.copy, self.choose = copy, choose
+        self.kv: list[Tensor] = []
+
+    def on(self, num_blocks: int, block_size: int) -> Self:
+        """The same: it keeps nothing."""
+        return type(self)(self.copy, self.choose)
+
+    def draft(self, rows: Sequence[Grown], after: Stepped) -> list[list[int]]:
+        """Read the newest token, which the target has not, and go on from there."""
+        kv = after.kv[: len(self.copy.layers)]
+        living = [index for index, row in enumerate(rows) if row.limit and _has_slot(row, after.block_size)]
+        if not living:
+            return [[] for _ in rows]
+        drafts = Chain(rows, [len(row.token_ids) - 1 for row in rows], after.block_size)
+        now = list(living)
+
+        def read(batch: FlatBatch, going: Sequence[int]) -> list[int]:
+            nonlocal now
+            now = [now[place] for place in going]
+            scores = self.copy(batch, kv)
+            return self.choose(scores, [rows[index] for index in now], [drafts.drafts[index] for index in now])
+
+        newest = [_newest(rows[index]) for index in living]
+        return drafts.run(living, read(batch_of(newest, after.block_size, [True] * len(newest)), range(len(living))), read)
+
+
+def _newest(row: Grown) -> DraftRow:
+    position = len(row.token_ids) - 1
+    return DraftRow(position, position + 1, row.token_ids[-1:], row.row.block_ids)
+
+
+def _has_slot(row: Grown, block_size: int) -> bool:
+    return len(row.token_ids) <= len(row.row.block_ids) * block_size
