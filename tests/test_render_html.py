@@ -208,6 +208,17 @@ def test_a_run_is_asked_for_its_figures_once():
     assert len(asked) == 1
 
 
+def test_a_run_is_called_by_its_variable():
+    run = make_run(make_trace(2))
+    run.name = "later"
+    html, text = render_html(run), mimebundle(run)["text/plain"]
+    assert "<b>later</b>" in html
+    assert "later.steps" in html
+    assert "later.steps" in text
+    run.name = "run 3, forked at step 1"
+    assert "<code>run.steps</code>" in render_html(run)
+
+
 def test_a_real_run_displays_itself():
     run = scripted_run([[1, 2, 3]], max_tokens=3)
     run.with_player = False

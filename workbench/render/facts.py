@@ -22,13 +22,16 @@ class Result(NamedTuple):
     status: str
     error: BaseException | None
     failed_step: int | None = None  # the step in which it was raised, if it was raised in one
+    name: str = "run"  # the Python variable that holds it
 
 
 def result_of(run: Any) -> Result:
     """Look at a run once; a :class:`Result` is its own."""
     if isinstance(run, Result):
         return run
-    return Result(run.trace, run.metrics, list(run.outputs), str(run.status), run.error, getattr(run, "failed_step", None))
+    name = str(getattr(run, "name", ""))  # of what no variable holds, as far as we know, in words
+    variable = name if name.isidentifier() else "run"
+    return Result(run.trace, run.metrics, list(run.outputs), str(run.status), run.error, getattr(run, "failed_step", None), variable)
 
 
 def model_line(trace: Any) -> str:

@@ -47,8 +47,8 @@ overflow-wrap:anywhere}
 .wb-run .wb-foot{font-size:11.5px;padding:7px 14px}
 """
 _FOOTER = (
-    '<div class="wb-foot">Every step: <code>run.steps</code> · all figures: <code>run.summary()</code> · '
-    'keep it: <code>run.save("run.wbt")</code></div>'
+    '<div class="wb-foot">Every step: <code>{0}.steps</code> · all figures: <code>{0}.summary()</code> · '
+    'keep it: <code>{0}.save("{0}.wbt")</code></div>'
 )
 
 
@@ -64,7 +64,7 @@ def render_html(run: Any) -> str:
 
 def page(result: facts.Result, shown: str) -> str:
     """:func:`render_html` around what shows the steps: pictures, or a player of them."""
-    return framed(_header(result), _outputs(result), shown, _numbers(result.metrics), _FOOTER)
+    return framed(_header(result), _outputs(result), shown, _numbers(result.metrics), _FOOTER.format(escape(result.name)))
 
 
 def document_body(result: facts.Result, shown: str) -> str:
@@ -92,7 +92,7 @@ def _header(result: facts.Result) -> str:
     )
     status = escape(result.status)
     return (
-        f'<div class="wb-head"><b>run</b> <span class="wb-pill">{escape(facts.model_line(result.trace))}</span> '
+        f'<div class="wb-head"><b>{escape(result.name)}</b> <span class="wb-pill">{escape(facts.model_line(result.trace))}</span> '
         f'<span class="wb-pill wb-{status.split()[0] if status else ""}">{status} · {escape(facts.extent(result.metrics))}</span>\n'
         f'<span class="wb-figures">{figures}</span></div>'
     )

@@ -110,7 +110,8 @@ def _table(metrics: Any, width: int) -> str:
 
 
 def _foot(result: facts.Result) -> str:
-    return plain(facts.trouble(result)) or "Times are milliseconds.  Every step: run.steps · all figures: run.summary()"
+    name = result.name
+    return plain(facts.trouble(result)) or f"Times are milliseconds.  Every step: {name}.steps · all figures: {name}.summary()"
 
 
 def _rich_family(name: str, members: Sequence[Any]) -> Iterator[RenderableType]:
