@@ -121,6 +121,7 @@ def test_the_selected_request_can_be_aborted_until_it_is_finished(view_page):
     click(view, "Select r0")
     click(view, "Abort r0")
     assert asked(view, "abort") == [{"request": "r0"}]
+    assert "r0 ends before the next step." in view.page.locator(".wb-message").inner_text()
     over = view_page(*frame_of(TRACE, steps=len(TRACE) - 2))
     press(over, "Home")
     click(over, "Show steps and requests as tables")

@@ -73,13 +73,17 @@ def test_tabs_choose_of_which_run_the_panels_speak_and_tell_what_differs(view_pa
     with Engine(ScriptedRunner(), **knobs) as engine:
         base = engine.run([[1] * 5, [2] * 5], max_tokens=4)
         branch = base.fork(2, max_num_seqs=2).resume()
-        sentence = "Step 2 differs first: in A r1 waits, in B it is admitted."
+        sentence = "Step 2 differs first: in a r1 waits, in b it is admitted."
         frame, buffers = two_runs(base.trace, branch.trace, parent=0, fork_step=2, parted={"position": 2, "sentence": sentence})
+        frame["runs"][1]["fork_config"] = frame["parts"][0]["status"]["config"]
         frame["parts"][-1]["status"]["config"] |= {"max_num_seqs": 2}
     view = view_page(frame, buffers)
     tabs = view.page.get_by_role("tab")
-    assert [" ".join(tab.split()) for tab in tabs.all_inner_texts()] == ["A base", "B branch from step 2 · max_num_seqs 2 instead of 1"]
+    assert [" ".join(tab.split()) for tab in tabs.all_inner_texts()] == ["a base", "b branch from step 2 · max_num_seqs 2 instead of 1"]
     assert [tab.get_attribute("aria-selected") for tab in tabs.all()] == ["true", "false"]
+    say(view, frame, 1, config={**frame["parts"][0]["status"]["config"], "max_num_seqs": 3})  # the parent goes on
+    view.settle()
+    assert "max_num_seqs 2 instead of 1" in tabs.nth(1).inner_text()
     tabs.nth(1).click()
     view.settle()
     assert view.page.locator(".wb-run-name").inner_text() == "branch"

@@ -72,6 +72,7 @@ def test_live_knobs_are_applied_between_two_steps(drawer):
     drawer.wait_for_ask("change")
     assert asked(drawer, "change") == [{"knobs": {"max_num_seqs": 2, "enable_chunked_prefill": False}}]
     drawer.page.wait_for_function("document.querySelectorAll('.wb-knob.wb-changed').length === 0")
+    assert "max_num_seqs, enable_chunked_prefill: changed before the next step." in drawer.page.locator(".wb-message").inner_text()
 
 
 def test_a_knob_that_needs_a_branch_cannot_be_applied_but_branched_with(drawer):
@@ -112,6 +113,12 @@ def test_escape_closes_the_drawer_and_a_prompt_must_hold_something(drawer):
     drawer.page.get_by_role("textbox", name="Prompt to add").fill("   ")
     drawer.settle()
     assert add.is_disabled()
+    drawer.answer("add", "r9")
+    drawer.page.get_by_role("textbox", name="Prompt to add").fill("Hello")
+    drawer.settle()
+    add.click()
+    drawer.wait_for_ask("add")
+    drawer.page.get_by_text("r9 joins the queue before the next step.").wait_for()
     field(drawer, "num_blocks").press("Escape")
     drawer.settle()
     assert not drawer.page.locator(".wb-knobs").is_visible()

@@ -71,6 +71,28 @@ def test_the_button_leads_through_the_slowest_hundredth_of_the_gaps_and_round_ag
     assert reached == [*slow, slow[0]]
 
 
+def test_steps_stand_below_those_of_the_timeline_however_long_the_names_are(view_page):
+    left = []
+    for name in ("r", "a_request_with_a_long_name_"):
+        frame, buffers = frame_of(crowded_trace())
+        tape = frame["parts"][0]["tape"]
+        for request in tape["requests"]:
+            request["id"] = name + request["id"]
+        view = view_page(frame, buffers, **SCREEN)
+        plot = view.page.locator(".wb-latency .wb-plot").bounding_box()
+        over = view.page.locator(".wb-latency .u-over").bounding_box()
+        left.append(over["x"] - plot["x"])
+        cursor, canvas = view.page.locator(".wb-latency .wb-plot-cursor"), view.page.locator(".wb-tl-canvas")
+        band = cursor.bounding_box()
+        press(view, "Home")
+        first = cursor.bounding_box()
+        canvas.click(position={"x": band["x"] + band["width"] / 2 - canvas.bounding_box()["x"], "y": 30})
+        view.settle()
+        assert cursor.bounding_box() == band != first, "a click in the timeline above the cursor goes where it was"
+    assert left[0] == pytest.approx(44, abs=1)
+    assert left[1] > 100
+
+
 @pytest.fixture
 def picture(view_page):
     """The crowded trace, its gaps and first tokens, and where they lie."""

@@ -16,6 +16,7 @@ const TRY_MS = 50; // a branch's first frame may come after the answer that anno
 const TRIES = 40;
 const WAITS = "the kernel has not answered yet";
 const NO_STEPS = "there are no steps yet";
+const FROM_NEXT = "before the next step";
 
 export class Actions {
   readonly pending: Pending;
@@ -153,7 +154,7 @@ export class Actions {
     const run = this.app.focus.run;
     const kept = new Set(this.pending.forkOnly);
     const knobs = Object.fromEntries(Object.entries(this.pending.changes).filter(([name]) => !kept.has(name)));
-    const refusal = await this.ask("change", { knobs });
+    const refusal = await this.ask("change", { knobs }, () => this.app.say(`${Object.keys(knobs).join(", ")}: changed ${FROM_NEXT}.`));
     if (refusal === "") this.pending.drop(run, Object.keys(knobs));
     return refusal;
   }
@@ -172,12 +173,12 @@ export class Actions {
   /** End the selected request. */
   abort(): void {
     const info = this.#selected;
-    if (info !== undefined) void this.ask("abort", { request: info.id });
+    if (info !== undefined) void this.ask("abort", { request: info.id }, () => this.app.say(`${info.id} ends ${FROM_NEXT}.`));
   }
 
   /** Add a prompt to what the engine works on.  Returns why not; empty if it is in. */
   add(prompt: string, maxTokens: number): Promise<string> {
-    return this.ask("add", { prompt, max_tokens: maxTokens });
+    return this.ask("add", { prompt, max_tokens: maxTokens }, (id) => this.app.say(`${id} joins the queue ${FROM_NEXT}.`));
   }
 
   /** Why the selected request cannot be ended; empty if it can. */

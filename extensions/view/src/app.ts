@@ -4,7 +4,7 @@ import type { Pool } from "./pool.js";
 import type { Tape } from "./tape.js";
 import type { Theme } from "./theme.js";
 import type { Tooltip } from "./tooltip.js";
-import type { Meta, Status, Why } from "./wire.js";
+import type { KnobValue, Meta, Status, Why } from "./wire.js";
 
 /** One run on the screen: the first is the base, the others are its branches, or what it is compared with. */
 export interface RunView {
@@ -17,6 +17,7 @@ export interface RunView {
   readonly status: Status;
   readonly parent?: number;
   readonly forkStep?: number;
+  readonly fork_config?: Readonly<Record<string, KnobValue>>; // its parent's settings before that step
   readonly parted?: { readonly position: number; readonly sentence: string };
   /** Explanations by step number, as far as they are here. */
   readonly whys: Map<number, Why>;
@@ -39,6 +40,8 @@ export interface App {
   readonly state: State;
   readonly theme: Theme;
   readonly tooltip: Tooltip;
+  /** Room that the timeline takes at its left for names, and how wide it is: what is below it lines up. */
+  gutter: { readonly left: number; readonly width: number };
   /** A kernel answers `ask`; false in a saved page. */
   readonly live: boolean;
   /** Change the state and draw once, in the next animation frame. */

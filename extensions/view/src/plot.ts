@@ -54,21 +54,28 @@ export class Plot {
   /** The stretch of positions from the left edge to the right: that of the state, or more where steps would become too wide. */
   get stretch(): readonly [first: number, last: number] {
     const { first, last } = this.app.state;
-    return [first, first + Math.max(last - first, (this.el.clientWidth - LEFT - RIGHT) / WIDEST, 1e-3)];
+    return [first, first + Math.max(last - first, (this.el.clientWidth - this.#left - RIGHT) / WIDEST, 1e-3)];
   }
 
   /** Bring the picture in step.  It is drawn again when the stretch, the size, or one of `depends` changed, and made anew with `kind`. */
   draw(kind: string, ...depends: readonly unknown[]): void {
     const width = Math.floor(this.el.clientWidth);
     const Library = library();
-    if (width <= LEFT + RIGHT || Library === undefined) return; // drawn once it has come
+    const left = this.#left;
+    if (width <= left + RIGHT || Library === undefined) return; // drawn once it has come
     const [first, last] = this.stretch;
-    const made = [this.app.theme, kind];
+    const made = [this.app.theme, kind, left];
     if (!same(made, this.#made)) this.#make(Library, width, made);
     const drawn = [width, first, last, devicePixelRatio, ...depends];
     if (!same(drawn, this.#drawn)) this.#draw(this.#plot!, width, first, last);
     this.#drawn = drawn;
     this.#place(this.#plot!, width, first, last);
+  }
+
+  /** Room at the left: as much as the timeline takes, in a panel that is as wide. */
+  get #left(): number {
+    const { left, width } = this.app.gutter;
+    return width === Math.floor(this.el.clientWidth) ? left : LEFT;
   }
 
   describe(text: string): void {
@@ -78,6 +85,7 @@ export class Plot {
   #make(Library: typeof uPlot, width: number, made: readonly unknown[]): void {
     this.#plot?.destroy();
     const settings = this.face.settings(this.app.theme);
+    settings.axes!.at(-1)!.size = this.#left;
     const fixed = { width, height: this.face.height, legend: { show: false }, cursor: { show: false }, select: HIDDEN };
     this.#plot = new Library({ ...fixed, ...settings, padding: [6, RIGHT, 0, 0] }, [[], ...settings.series.slice(1).map(() => [])], this.el);
     this.#plot.over.append(this.#band);
@@ -88,19 +96,20 @@ export class Plot {
   #draw(plot: uPlot, width: number, first: number, last: number): void {
     plot.batch(() => {
       if (width !== plot.width) plot.setSize({ width, height: this.face.height });
-      plot.setData(this.face.data(first, last, width - LEFT - RIGHT), false);
+      plot.setData(this.face.data(first, last, width - this.#left - RIGHT), false);
       plot.setScale("x", { min: first - 0.5, max: last - 0.5 });
     });
   }
 
   /** Only the cursor moves while one scrubs: it lies above the picture, which stays. */
   #place(plot: uPlot, width: number, first: number, last: number): void {
-    const step = (width - LEFT - RIGHT) / (last - first);
+    const room = width - this.#left - RIGHT;
+    const step = room / (last - first);
     const left = (this.app.state.position - first) * step;
-    const shown = left > -step && left < width - LEFT - RIGHT && this.app.state.position < this.app.focus.tape.length;
+    const shown = left > -step && left < room && this.app.state.position < this.app.focus.tape.length;
     const from = Math.max(0, left);
     this.#band.style.display = shown && plot.status === 1 ? "" : "none";
-    this.#band.style.width = `${Math.max(2, Math.min(step, left + step - from, width - LEFT - RIGHT - from))}px`;
+    this.#band.style.width = `${Math.max(2, Math.min(step, left + step - from, room - from))}px`;
     this.#band.style.transform = `translateX(${from}px)`;
   }
 }
@@ -132,7 +141,6 @@ function stepSplits(firstStep: number, low: number, high: number, width: number)
 export function valueAxis(theme: Theme, values: (value: number) => string): uPlot.Axis {
   return {
     ...plain(theme),
-    size: LEFT,
     gap: 4,
     space: 22,
     grid: { stroke: theme.line, width: 1 },

@@ -31,6 +31,7 @@ const SLOW_MS = 500; // between two pictures of a running engine, for those who 
 export class Screen implements App {
   readonly el = h("div", { class: "wb-view mathjax_ignore tex2jax_ignore", role: "group", "aria-label": "Inference run" });
   readonly tooltip = new Tooltip();
+  gutter = { left: 0, width: 0 };
   theme: Theme;
   state: State;
   readonly #status = new StatusLine();

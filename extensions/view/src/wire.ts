@@ -76,6 +76,7 @@ export interface RunInfo {
   readonly meta: Meta;
   readonly parent?: number;
   readonly fork_step?: number;
+  readonly fork_config?: Readonly<Record<string, KnobValue>>;
   readonly parted?: { readonly position: number; readonly sentence: string };
 }
 

@@ -84,8 +84,8 @@ function drawTab(tab: HTMLButtonElement, run: RunView, place: number, app: App):
   tab.title = [`${letterOf(place)}: ${run.name}`, words, chosen ? "" : "Click to let the panels speak of it"].filter(Boolean).join("\n");
 }
 
-/** A, B, … Z, then numbers. */
-export const letterOf = (place: number): string => (place < 26 ? String.fromCharCode(65 + place) : String(place + 1));
+/** a, b, … z, then numbers: as comparisons call them. */
+export const letterOf = (place: number): string => (place < 26 ? String.fromCharCode(97 + place) : String(place + 1));
 
 /** "from step 41 · max_num_seqs 3 instead of 16". */
 function noteOf(run: RunView, runs: readonly RunView[]): string {
@@ -95,9 +95,10 @@ function noteOf(run: RunView, runs: readonly RunView[]): string {
   return [...from, ...differences(run, base)].join(" · ");
 }
 
-/** Knobs that the two engines have set differently now, the first few by name. */
+/** Knobs that the two engines have set differently now, or, of a branch, other than when it parted; the first few by name. */
 function differences(run: RunView, base: RunView): string[] {
-  const [own, others] = [run, base].map((each) => ({ ...each.meta.config, ...each.status.config })) as [Config, Config];
+  const [own, now] = [run, base].map((each) => ({ ...each.meta.config, ...each.status.config })) as [Config, Config];
+  const others = run.fork_config ?? now;
   const names = Object.keys(own).filter((name) => name in others && own[name] !== others[name]);
   const words = names.slice(0, NOTED).map((name) => `${name} ${inWords(own[name]!)} instead of ${inWords(others[name]!)}`);
   return names.length > NOTED ? [...words, `${names.length - NOTED} more`] : words;

@@ -143,6 +143,7 @@ class Timeline implements Panel, Hands {
     const { app } = this;
     const left = Math.max(LEFT, ...this.#charts.map((chart) => chart.gutter(app, 0.24 * width)));
     const right = width - RIGHT;
+    app.gutter = { left, width };
     this.#settle(right - left);
     const scale = new Scale(this.#shown.first, this.#shown.last, left, right, window.devicePixelRatio || 1);
     const selected = app.state.request === null ? undefined : app.focus.tape.requests[app.state.request]?.id;

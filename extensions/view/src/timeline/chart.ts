@@ -224,8 +224,9 @@ export class Chart {
 
   #lines(pen: Pen, box: Box): void {
     const { parted, status } = this.run;
-    if (this.forkAt > 0) drawLine(pen, this.forkAt, box, "fork", pen.theme.select, "right");
-    if (parted !== undefined) drawLine(pen, parted.position, box, "▲ first difference", pen.theme.ink);
+    const both = parted?.position === this.forkAt;
+    if (this.forkAt > 0 && !both) drawLine(pen, this.forkAt, box, "fork", pen.theme.select, "right");
+    if (parted !== undefined) drawLine(pen, parted.position, box, `▲ ${both ? "fork, " : ""}first difference`, pen.theme.ink);
     if (status.error !== undefined) drawFailure(pen, this.failedAt, box, `${status.error.type}: ${status.error.message}`);
   }
 
