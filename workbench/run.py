@@ -348,14 +348,6 @@ class Run:
 
         return definitions(self.trace, slo)
 
-    def parts_from(self, other: Run) -> tuple[int, str] | None:
-        """Where this run first differs from ``other``: how many steps are alike before, and a sentence; ``None`` if nowhere so far."""
-        from workbench.comparison.divergence import first_divergence
-        from workbench.comparison.pairing import pair
-
-        found = first_divergence(pair(other.trace[:], self.trace[:]))
-        return None if found is None else (found.position, found.sentence)
-
     def way_back(self, step: int) -> Callable[[int], Scheduler] | None:
         """How the scheduler before ``step`` is had from the engine; ``None`` when the engine was closed or went another way since."""
         try:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from workbench.view.sources import Watched
     from workbench.view.widget import View
 
-VIEWS_LEFT_OPEN = 4  # of runs that are over, for pages that were reloaded
+VIEWS_LEFT_OPEN = 4  # of runs that are over, for pages that are reloaded
 
 
 def can_show() -> bool:
@@ -40,9 +40,10 @@ def _is_deaf() -> bool:
 class LiveCell:
     """The view of a run in the cell that is being executed.
 
-    ``keep`` leaves it in place for good; else it makes room when the run is over, for nothing if the cell waits and shows the result
-    itself, or for the result.  A page that was loaded while the run went on does not know the display any more (JupyterLab forgets the
-    ids of outputs that it reads from a file): for such pages the view stays open.
+    ``keep`` leaves it in place for good; else it makes room when the run and its branches are over, for nothing if the cell waits and
+    shows the result itself, or for the result.  A page that is loaded while the run goes on, or once it is over, from a file that was
+    saved before, does not know the display any more (JupyterLab forgets the ids of outputs that it reads from a file): for such pages
+    the view stays open.
     """
 
     def __init__(self, run: Watched, *, keep: bool = False, result_comes: bool = False) -> None:
@@ -66,14 +67,19 @@ class LiveCell:
         """Put the result, or nothing, in the place of the view, unless it was to be kept."""
         if self._keep or self.view is None:
             return
+        going = next((source.run for source in self.view.sources if source.state in ("running", "paused")), None)
+        if going is not None:  # a branch that somebody looks at
+            going.when_done(self.close)
+            return
         view, self.view = self.view, None
-        if self._result_comes:
+        if self._result_comes and len(view.sources) == 1:
             self._handle.update({"text/plain": "", "text/html": ""}, raw=True)
-        else:
-            from workbench.view.page import result_bundle
+            view.close()
+            return
+        from workbench.view.page import branches_bundle, result_bundle
 
-            self._handle.update(result_bundle(self._run), raw=True)
-        if len(view.screens) > 1 and not self._result_comes:
+        self._handle.update(branches_bundle(view.sources) if self._result_comes else result_bundle(self._run, view.sources), raw=True)
+        if view.screens:
             _leave_open(view)
         else:
             view.close()
@@ -83,7 +89,7 @@ _left_open: deque[View] = deque()
 
 
 def _leave_open(view: View) -> None:
-    """Keep a view for the pages that cannot replace it; the oldest of too many is closed."""
+    """Keep a view for the pages that could not replace it; the oldest of too many is closed."""
     _left_open.append(view)
     while len(_left_open) > VIEWS_LEFT_OPEN:
         _left_open.popleft().close()

@@ -35,6 +35,11 @@ ON_A_PAGE = Budget(20.0, 3.0)
 
 _FRAMELESS = ".wb-view{border:0;border-bottom:1px solid var(--wb-line);border-radius:0;max-width:none}"  # what is around it has a frame
 _HEADLESS = _FRAMELESS + ".wb-view .wb-header{display:none}"  # and has said what the header says
+# The comparison has said it; the button stays, and what it is about.
+_SAID = _FRAMELESS + (
+    '.wb-view .wb-parted>span{display:none}.wb-view .wb-parted::before{content:"first difference "}'
+    ".wb-view .wb-parted:has(.wb-hidden){display:none}"
+)
 _DATA = "data-workbench-1"  # an attribute: of a script that they do not let pass, some cleaners show the text
 
 # A shadow root keeps the notebook's styles, the static result's and those of other versions of the view away from this one.
@@ -69,16 +74,26 @@ _BOOT = """(() => {
 })();""".replace("DATA", _DATA)
 
 
-def result_bundle(run: Any) -> dict[str, str]:
-    """What a notebook stores of a run: its static result, with a player where that pays."""
+def result_bundle(run: Any, family: Sequence[Source] = ()) -> dict[str, str]:
+    """What a notebook stores of a run: its static result, with a player where that pays; ``family``: of itself and its branches."""
     if not run.with_player or run.status in ("running", "paused") or in_terminal():
         return mimebundle(run)
-    return mimebundle(run, lambda still: with_player([Source(run, 0)], still, "run", _HEADLESS))
+    name = result_of(run).name
+    if len(family) > 1:
+        return mimebundle(run, lambda still: with_player([source.again() for source in family], still, name, _FRAMELESS))
+    return mimebundle(run, lambda still: with_player([Source(run, 0)], still, name, _HEADLESS))
+
+
+def branches_bundle(family: Sequence[Source]) -> dict[str, str]:
+    """What is stored of a run and its branches where the run's own result stands elsewhere: a player of all, or their pictures."""
+    still = "\n".join(pictures(source.trace) for source in family)
+    shown = with_player([source.again() for source in family], still, "run", _FRAMELESS)
+    return {"text/plain": "", "text/html": framed(shown)}
 
 
 def comparison_with_player(found: ComparisonData) -> str:
     """A comparison, with a player of both runs in the place of its timelines where that pays."""
-    return comparison_html(found, lambda still: with_player(_two(found), still, "compare(a, b)", _FRAMELESS))
+    return comparison_html(found, lambda still: with_player(_two(found), still, "compare(a, b)", _SAID))
 
 
 def write_page(run: Watched, path: Path) -> Path:
@@ -90,7 +105,7 @@ def write_page(run: Watched, path: Path) -> Path:
 
 def write_comparison(found: ComparisonData, path: Path) -> Path:
     """Write the view of two runs, and their figures, as one HTML file."""
-    body = comparison_html(found, lambda still: playing(_two(found), still, ON_A_PAGE, _FRAMELESS))
+    body = comparison_html(found, lambda still: playing(_two(found), still, ON_A_PAGE, _SAID))
     return _write(path, " and ".join(found.names), body)
 
 

@@ -48,7 +48,7 @@ class Publisher:
         self._acked = (0, 0.0)  # number, and when
         self._described = 0  # runs that the screens know
         self._told: dict[int, dict[str, Any]] = {}  # status by run
-        self._compared: dict[int, int] = {}  # steps compared, by branch
+        self._compared: dict[int, tuple[int, int]] = {}  # steps compared, by run
         self._compare_at_s = 0.0
 
     def wake(self) -> None:
@@ -179,16 +179,16 @@ class Publisher:
         self._send({"kind": "frame", "seq": self._seq, "to": client, "runs": runs, "parts": parts}, buffers)
 
     def _look_for_differences(self) -> None:
-        """Where branches part from their parents, looked for once a second until it is found."""
+        """Where branches part from their parents, and others from the first run, looked for once a second."""
         if time.monotonic() < self._compare_at_s:
             return
         self._compare_at_s = time.monotonic() + PARTED_S
         for source in list(self._sources):
-            parent = None if source.parent is None else self._sources[source.parent]
-            if parent is None or self._compared.get(source.number) == len(source.packer):
+            other = None if source.against is None else self._sources[source.against]
+            if other is None or self._compared.get(source.number) == (steps := (len(source.packer), len(other.packer))):
                 continue
-            self._compared[source.number] = len(source.packer)
-            found = source.difference_to(parent)
+            self._compared[source.number] = steps
+            found = source.difference_to(other)
             if found != source.parted:
                 source.parted = found
                 position, sentence = found or (0, "")

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from workbench.rebuild import config_before
 from workbench.request import Request
 from workbench.tape import Packer, Part, meta
 from workbench.trace import Trace
 
 if TYPE_CHECKING:
+    from workbench.config import EngineConfig
     from workbench.events import StepRecord
     from workbench.scheduler import Scheduler
 
@@ -70,10 +72,6 @@ class Watched(Protocol):
         """Add a prompt."""
         ...
 
-    def parts_from(self, other: Any) -> tuple[int, str] | None:
-        """The first difference."""
-        ...
-
     def way_back(self, step: int) -> Callable[[int], Scheduler] | None:
         """How the scheduler before a step is had."""
         ...
@@ -91,7 +89,9 @@ class Source:
         self.run: Watched | None = None if isinstance(what, Trace) else what
         self.parent = parent
         self.fork_step: int | None = None
-        self.parted: tuple[int, str] | None = None  # position and sentence of the first difference to the parent
+        self.against: int | None = parent  # the source that it is compared with
+        self.parted: tuple[int, str] | None = None  # position and sentence of the first difference to that one
+        self.fork_config: EngineConfig | None = None  # the parent's settings when it parted
         self._told_config: object = None
         if isinstance(what, Trace):
             self.name = name or what.model.name
@@ -108,19 +108,34 @@ class Source:
     def again(self) -> Source:
         """The same, with nothing packed yet."""
         twin = Source(self.run or self._whole, self.number, self.name, parent=self.parent)
-        twin.fork_step, twin.parted = self.fork_step, self.parted
+        twin.fork_step, twin.fork_config = self.fork_step, self.fork_config
+        twin.against, twin.parted = self.against, self.parted
         return twin
 
-    def difference_to(self, parent: Source) -> tuple[int, str] | None:
-        """Where this branch first differs from its parent, as a position and a sentence."""
-        if self.run is None or parent.run is None:
-            return self.parted
-        return self.run.parts_from(parent.run)
+    def leave(self, parent: Source) -> None:
+        """Remember what was set where this branch left its parent."""
+        if self.fork_step is not None:
+            self.fork_config = config_before(parent.whole, self.fork_step)
+
+    def difference_to(self, other: Source) -> tuple[int, str] | None:
+        """Where this one first differs from the other, as a position and a sentence."""
+        from workbench.comparison.divergence import first_divergence
+        from workbench.comparison.pairing import pair
+
+        if not (len(self.trace) and len(other.trace)):
+            return None
+        found = first_divergence(pair(other.trace[:], self.trace[:]))
+        return None if found is None else (found.position, found.sentence)
 
     @property
     def trace(self) -> Trace:
         """The steps of the run."""
         return self.run.trace if self.run is not None else self._whole
+
+    @property
+    def whole(self) -> Trace:
+        """With the steps before the run, where they are known."""
+        return self._whole
 
     @property
     def state(self) -> str:
@@ -152,6 +167,8 @@ class Source:
         found["meta"] = meta(self._whole, self.first_step)
         if self.parent is not None:
             found |= {"parent": self.parent, "fork_step": self.fork_step}
+        if self.fork_config is not None:
+            found["fork_config"] = msgspec.to_builtins(self.fork_config)
         if self.parted is not None:
             found["parted"] = {"position": self.parted[0], "sentence": self.parted[1]}
         return found

@@ -11,6 +11,7 @@ import anywidget
 import traitlets
 
 from workbench.errors import ViewError
+from workbench.render._format import escape
 from workbench.trace import Trace
 from workbench.view.commands import OPS, SLOW, answer
 from workbench.view.control import door
@@ -20,6 +21,7 @@ from workbench.view.publisher import Publisher
 from workbench.view.sources import Source, Watched
 from workbench.view.worker import Worker
 
+_NO_WIDGET = "<div>The live view of {} stood here: run the cell again, or open it with <code>run.view()</code>.</div>"
 _SHOWS_NOTHING = "export default {}"
 
 
@@ -54,6 +56,9 @@ class View(anywidget.AnyWidget):
             self._join(run, names[number] if names is not None else None, None)
         if parted is not None:
             self.sources[-1].parted = parted
+        else:
+            for source in self.sources[1:]:
+                source.against = 0
         self._publisher.wake()
 
     @property
@@ -104,6 +109,8 @@ class View(anywidget.AnyWidget):
         if not (isinstance(run, Trace) or hasattr(run, "watch")):
             raise ViewError(f"a view shows runs and traces, not {type(run).__name__}")
         source = Source(run, len(self.sources), name, parent=parent)
+        if parent is not None:
+            source.leave(self.sources[parent])
         self.sources.append(source)
         if source.run is not None:
             self._forget.append(source.run.watch(self._publisher.turn))
@@ -121,6 +128,14 @@ class View(anywidget.AnyWidget):
     def _on_message(self, _widget: object, content: object, _buffers: object) -> None:
         if isinstance(content, Mapping) and content.get("kind") == "ask":
             self.hear(content)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        """The widget, and for pages that keep no widgets a line in its place."""
+        bundle = super()._repr_mimebundle_(**kwargs)
+        for data in bundle[:1] if isinstance(bundle, tuple) else [bundle]:
+            if data:
+                data["text/html"] = _NO_WIDGET.format(escape(", ".join(source.name for source in self.sources)))
+        return bundle
 
     def __repr__(self) -> str:
         return f"<View of {', '.join(source.name for source in self.sources)}>"
