@@ -202,6 +202,14 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
         return self.max_drafts if (self.speculative or "").partition(":")[0] in DRAFTS_IN_THE_CACHE else 0
 
     @property
+    def gives_up_last_hit(self) -> bool:
+        """Whether the last block found by prefix is computed again: an EAGLE head reads the features before the first new token.
+
+        vLLM 0.32.0 does so too (``use_eagle_block_drop``).
+        """
+        return (self.speculative or "").partition(":")[0] == "eagle"
+
+    @property
     def loading(self) -> dict[str, Any]:
         """The knobs that decide how a model is loaded, as ``load_model`` takes them."""
         return {name: getattr(self, name) for name in ("dtype", "device", "num_threads", "trust_remote_code")}

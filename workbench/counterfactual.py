@@ -135,7 +135,8 @@ class Trials:
     @cached_property
     def lengths(self) -> list[int]:
         """Tokens that each request could ever compute in this step, padding drafts included."""
-        width = self.scheduler.config.max_drafts
+        config = self.scheduler.config
+        width = config.max_drafts + config.lookahead_tokens
         return [state.num_tokens + max(len(state.draft_token_ids), width) for state in self.states]
 
     @cached_property

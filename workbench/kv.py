@@ -21,8 +21,9 @@ from workbench.state import RequestState
 class KvCache:
     """Gives requests their blocks, finds prefixes, and registers full blocks for reuse."""
 
-    def __init__(self, num_blocks: int, block_size: int, *, enable_prefix_caching: bool) -> None:
+    def __init__(self, num_blocks: int, block_size: int, *, enable_prefix_caching: bool, gives_up_last_hit: bool = False) -> None:
         self.pool = BlockPool(num_blocks)
+        self.gives_up_last_hit = gives_up_last_hit
         self.block_size = block_size
         self.enable_prefix_caching = enable_prefix_caching
 
@@ -34,7 +35,7 @@ class KvCache:
         """Blocks that already hold the beginning of this request.
 
         At most ``(num_tokens - 1) // block_size`` of them, so at least one token is computed and gives logits.  A request
-        that wants ``prompt_logprobs`` needs every position computed and finds none.
+        that wants ``prompt_logprobs`` needs every position computed and finds none.  With an EAGLE head the last one found is given up.
         """
         if not self.enable_prefix_caching or state.request.sampling.prompt_logprobs is not None:
             return []
@@ -45,6 +46,8 @@ class KvCache:
             if block_id is None:
                 break
             found.append(block_id)
+        if found and self.gives_up_last_hit:
+            found.pop()
         return found
 
     def shortfall(self, state: RequestState, num_tokens: int, found: Sequence[int] = ()) -> int:

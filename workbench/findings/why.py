@@ -14,7 +14,9 @@ from workbench.events import Decision, Reason, Verdict
 
 Goal = Literal["run", "run in full"]
 Kind = Literal["not arrived", "queue", "prefill", "decode", "idle", "preempted", "held", "finished"]
-Cause = Literal["complete", "off", "prompt_logprobs", "too_short", "differs", "not_computed", "not_kept", "evicted", "dropped", "unknown"]
+Cause = Literal[
+    "complete", "off", "prompt_logprobs", "too_short", "differs", "not_computed", "not_kept", "evicted", "dropped", "given_up", "unknown"
+]
 
 TRIED = (
     "priority", "long_prefill_token_threshold", "enable_chunked_prefill", "batch_window_steps", "max_num_seqs",
@@ -147,8 +149,8 @@ class PrefixStoryData(msgspec.Struct, frozen=True, kw_only=True):
     that were; ``num_cached``: the tokens that this spared.  ``sentence`` says in words why the look-up stopped, ``cause`` in one:
     ``complete`` (it did not), ``off``, ``prompt_logprobs``, ``too_short``, ``differs`` (at ``position``, where ``other`` goes on with
     another one), ``not_computed``, ``not_kept`` (computed by ``other``, but not findable yet, or while prefix caching was off),
-    ``evicted`` (in ``lost_step``, to make room for ``other``), ``dropped`` (by a command before ``lost_step``), or ``unknown`` in a trace
-    that lacks its beginning.
+    ``evicted`` (in ``lost_step``, to make room for ``other``), ``dropped`` (by a command before ``lost_step``), ``given_up`` (found, and
+    computed again for an EAGLE head), or ``unknown`` in a trace that lacks its beginning.
     """
 
     request_id: str

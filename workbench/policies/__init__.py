@@ -25,8 +25,10 @@ __all__ = ["Planner", "keeps_its_cache", "make_kv_cache", "make_planner"]
 
 def make_kv_cache(config: EngineConfig, num_blocks: int) -> KvCache:
     """The block tables and prefix cache that ``config.policy`` works with."""
-    kind = RadixKvCache if config.policy == "lpm" else KvCache
-    return kind(num_blocks, config.block_size, enable_prefix_caching=config.enable_prefix_caching)
+    if config.policy == "lpm":
+        return RadixKvCache(num_blocks, config.block_size, enable_prefix_caching=config.enable_prefix_caching)
+    own = {"enable_prefix_caching": config.enable_prefix_caching, "gives_up_last_hit": config.gives_up_last_hit}
+    return KvCache(num_blocks, config.block_size, **own)
 
 
 def keeps_its_cache(before: str, after: str) -> bool:

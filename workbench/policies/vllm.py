@@ -182,9 +182,9 @@ class VllmPlanner:
         if tokens + padding > draft.tokens_left:
             draft.defer(state, Reason.SPECULATIVE_PADDING, tokens + padding, draft.tokens_left, draft.token_limit)
             return False
-        end = cached + tokens + padding
-        covered = max(end, len(state.token_ids)) if config.reserve_full_prompt else end
-        if not kv.shortfall(state, covered, found) <= kv.pool.num_free or not kv.allocate(state, end, found):
+        slots = min(cached + tokens + padding + config.lookahead_tokens, self.max_model_len)
+        covered = max(slots, len(state.token_ids)) if config.reserve_full_prompt else slots
+        if not kv.shortfall(state, covered, found) <= kv.pool.num_free or not kv.allocate(state, slots, found):
             holder = max(self.queues.running, key=lambda other: len(other.block_ids), default=None)
             needed = kv.shortfall(state, covered, found)
             draft.defer(state, Reason.NO_FREE_BLOCKS, needed, kv.pool.num_free, kv.pool.num_blocks, blocker=holder.id if holder else None)

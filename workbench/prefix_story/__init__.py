@@ -138,6 +138,9 @@ def _stop(look: _LookUp) -> _Stop:
     if look.hits >= look.possible:
         return _complete(look, look.fate(look.hits - 1))
     fate = look.fate(look.hits)
+    if fate.cached and look.config.gives_up_last_hit:
+        given_up = "an EAGLE head reads what the model computed before the first new token, so the last block found is computed again"
+        return _Stop("given_up", f"{look.where} was found and given up: {given_up}", fate.by)
     return _never(look) if fate.cached or fate.loss is None else _lost(look, fate.loss)
 
 
