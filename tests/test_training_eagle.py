@@ -21,6 +21,7 @@ from training.eagle import Project, parse
 from training.evaluate import rounds
 from training.generate import Chat, Limits, Sequence, Task, Writer, write_all
 from training.head import Chain, Drafter, Head, attend_chain, shifted
+from training.loops import without_loops
 from training.settings import Settings
 from training.target import Shape, from_weights, load_target, rotary, rotate
 from training.train import DraftLoss, draft_chunk, target_labels
@@ -283,3 +284,23 @@ def test_fingerprint_is_that_of_the_values_and_tells_targets_apart():
     assert name != weights_fingerprint(norm.bfloat16(), embedding + 1)
     assert name != weights_fingerprint(norm.bfloat16() + 1, embedding)
     assert name != weights_fingerprint(norm.bfloat16(), torch.cat([embedding, embedding[:1]]))
+
+
+def test_an_answer_is_cut_where_it_begins_to_go_round():
+    def naive(said):
+        for end in range(1, len(said) + 1):
+            for period in range(1, 97):
+                again = max(period, 12)
+                if end >= period + again and said[end - again : end] == said[end - again - period : end - period]:
+                    return end
+        return len(said)
+
+    generator = np.random.default_rng(5)
+    answers = []
+    for _ in range(60):
+        stretch, period = generator.integers(0, 3, int(generator.integers(0, 40))), int(generator.integers(1, 60))
+        answers.append([*stretch.tolist(), *(generator.integers(0, 9, period).tolist() * 9)][:160])
+    sequences = [Sequence(0, 0.0, np.array([5, 5, *said], np.uint16), 2) for said in answers]
+    cut = without_loops(Texts.of(sequences), torch.device("cpu"))
+    assert [int(length) - 2 for length in cut.lengths] == [naive(said) for said in answers]
+    assert all(sequence.tokens[: len(cut.sequence(i))].tolist() == cut.sequence(i).tolist() for i, sequence in enumerate(sequences))

@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 import json
 import time
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from training.evaluate import acceptance, line, table
 from training.export import card, export_head
 from training.generate import Chat, Limits, Sequence, Task, Writer, write_all
 from training.head import Head
+from training.loops import without_loops
 from training.prompts import KINDS, RAW, draw, min_tokens
 from training.settings import Settings
 from training.target import load_target
@@ -174,7 +176,7 @@ class Project:
         """The draft vocabulary: chosen once, from the answers, and kept."""
         if not self.vocab_file.exists():
             vocab_size = self.target.shape.vocab_size
-            counts = Texts.load(*self.shards()).answer_counts(vocab_size)
+            counts = self.texts.answer_counts(vocab_size)
             order = np.argsort(-counts, kind="stable")
             covered = np.cumsum(counts[order]) / counts.sum()
             coverage = {size: float(covered[min(size, vocab_size) - 1]) for size in COVERAGE_AT}
@@ -186,6 +188,20 @@ class Project:
             _write(self.vocab_file, {"coverage": coverage, "draft_coverage": share, "ids": ids.tolist()})
         return torch.tensor(_read(self.vocab_file)["ids"], device=self.device)
 
+    @cached_property
+    def texts(self) -> Texts:
+        """What was written, each answer up to where it begins to go round."""
+        whole = Texts.load(*self.shards())
+        texts = without_loops(whole, self.device)
+        share = 1 - texts.num_answer_tokens / max(whole.num_answer_tokens, 1)
+        say(f"texts: {texts.num_answer_tokens:,} answer tokens; {share:.1%} were left out, as they went round in circles")
+        return texts
+
+    @cached_property
+    def held_out(self) -> Texts:
+        """The same of what was held out."""
+        return without_loops(Texts.load(self.held_out_file), self.device)
+
     def head(self) -> Head:
         return Head(self.target.shape, len(self.settings.taps), self.target.norm, self.settings.seed)
 
@@ -193,14 +209,14 @@ class Project:
         return Batches(texts, self.device, self.settings.batch_tokens, self.settings.chunk)
 
     def trainer(self) -> Trainer:
-        trainer = Trainer(self.settings, self.target, self.head(), self.draft_ids(), self._batches(Texts.load(*self.shards())))
+        trainer = Trainer(self.settings, self.target, self.head(), self.draft_ids(), self._batches(self.texts))
         if self.checkpoint.exists():
             trainer.restore(self.checkpoint)
             say(f"train: continues at step {trainer.step} after {trainer.seconds:.0f} s")
         return trainer
 
     def train(self, most_steps: int | None = None) -> None:
-        held_out = Texts.load(self.held_out_file)
+        held_out = self.held_out
         some = np.concatenate([np.flatnonzero(held_out.kinds == kind)[:24] for kind in range(len(KINDS))])
         trainer = self.trainer()
         say(f"train: {trainer.head.num_parameters:,} parameters on {len(trainer.batches.texts):,} sequences")
@@ -219,7 +235,7 @@ class Project:
 
     def evaluate(self) -> None:
         started, (head, state) = time.monotonic(), self.trained()
-        result = acceptance(head, self.target, self._batches(Texts.load(self.held_out_file)), self.draft_ids(), self.settings)
+        result = acceptance(head, self.target, self._batches(self.held_out), self.draft_ids(), self.settings)
         _write(self.eval_file, {"step": state["step"], "result": result})
         say(f"{table(result)}\nevaluate: {line(result)} ({time.monotonic() - started:.1f} s)")
 
@@ -227,7 +243,7 @@ class Project:
         head, state = self.trained()
         facts = {"target_name": NAME, "steps": state["step"], "train_tokens": state["tokens"]}
         export_head(self.head_file, head, self.target, self.draft_ids(), self.settings, facts)
-        vocab, texts = _read(self.vocab_file), Texts.load(*self.shards())
+        vocab, texts = _read(self.vocab_file), self.texts
         facts |= {
             "target_fingerprint": weights_fingerprint(self.target.norm, self.target.embedding),
             "train_seconds": state["seconds"],
