@@ -2,6 +2,7 @@
 
 import math
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -220,6 +221,71 @@ def test_acceptance_is_measured_over_all_steps():
     metrics = measure(trace_of(records, {}))
     assert (metrics.acceptance_rate, metrics.mean_acceptance_length) == (0.5, 2.5)
     assert metrics.acceptance_per_position == (1.0, 0.5, 0.0)
+
+
+# Speculation: what it gave.  Numbers worked out by hand.
+
+
+def step_of(number, step_ms, rows, *, draft_ms=0.0, tokens=None, spec=(), **fields):
+    """A step of decoding or verifying rows (``name: number of drafts``) that took ``step_ms``, and then ``draft_ms`` for new drafts."""
+    kinds = [Scheduled(name, "verify" if drafts else "decode", 5, 6 + drafts, num_drafts=drafts) for name, drafts in rows.items()]
+    made = record(number, number / 10, 0, sampled=tokens or dict.fromkeys(rows, 1), scheduled=tuple(kinds), spec=spec, **fields)
+    return msgspec.structs.replace(made, timing=StepTiming(1.0, 2.0, step_ms - 5.0, 1.0, 1.0, draft_ms))
+
+
+def test_speed_ups_are_worked_out_against_plain_steps_of_the_same_batch_size():
+    """Two requests.  Plain steps take 20 ms (one stalls).
+
+    Verifying: 25 + 5 ms gave 5 tokens for 2 × 2 drafts, 35 + 10 ms gave 4 tokens for 4 and 2 drafts.  Plain steps take 90 ms for the 9
+    tokens, it took 75: 1.2 times as fast.  One draft takes 15 ms / (2 + 4) = 2.5 ms, an eighth of a plain step.
+    τ = 1 + 5 / 4 = 2.25 and γ = 10 / 4 = 2.5, so 2.25 / (2.5 / 8 + 1) are predicted.
+    """
+    first = (SpecRound("a", 2, 2, 3, None, 3, 10), SpecRound("b", 2, 1, 2, 1, 2, 10))
+    second = (SpecRound("a", 4, 2, 3, 2, 7, 20), SpecRound("b", 2, 0, 1, 0, 3, 8))
+    records = [
+        step_of(0, 20, {"a": 0, "b": 0}),
+        step_of(1, 500, {"a": 0, "b": 0}),
+        step_of(2, 20, {"a": 0, "b": 0}, draft_ms=5),
+        step_of(3, 25, {"a": 2, "b": 2}, draft_ms=10, tokens={"a": 3, "b": 2}, spec=first),
+        step_of(4, 35, {"a": 4, "b": 2}, tokens={"a": 3, "b": 1}, spec=second),
+        step_of(5, 9, {"a": 0}),  # another batch size says nothing
+    ]
+    metrics = measure(trace_of(records, {}))
+    assert metrics.speed_up_measured == pytest.approx(1.2)
+    assert metrics.draft_cost == pytest.approx(0.125)
+    assert metrics.speed_up_predicted == pytest.approx(2.25 / 1.3125)
+    assert (metrics.draft_ms, metrics.verify_ms) == (15, 48)
+    assert metrics.accepted_by_draft_length == {2: (1, 1, 1), 4: (0, 0, 1, 0, 0)}
+    assert metrics.acceptance_per_position == (0.75, 0.5, 0.0, 0.0)
+    assert metrics.conditional_acceptance_per_position == (0.75, 2 / 3, 0.0, None)
+
+
+@pytest.mark.parametrize("plain", [[], [step_of(0, 9, {"a": 0})], [step_of(0, 20, {"a": 1, "b": 0}, spec=(SpecRound("a", 1, 0, 1, 0),))]])
+def test_no_speed_up_is_made_up_where_no_plain_step_of_the_batch_size_was_run(plain):
+    verifying = step_of(1, 25, {"a": 2, "b": 2}, spec=(SpecRound("a", 2, 0, 1, 0, 3), SpecRound("b", 2, 0, 1, 0, 3)))
+    metrics = measure(trace_of([*plain, verifying], {}))
+    assert metrics.acceptance_rate == 0.0
+    assert (metrics.speed_up_measured, metrics.speed_up_predicted, metrics.draft_cost) == (None, None, None)
+
+
+def test_a_verifying_step_that_computes_a_prompt_too_is_not_compared():
+    mixed = step_of(1, 25, {"a": 2}, spec=(SpecRound("a", 2, 2, 3),))
+    mixed = msgspec.structs.replace(mixed, scheduled=(*mixed.scheduled, prefill("b", 8)))
+    records = [step_of(0, 20, {"a": 0}), step_of(2, 20, {"a": 0, "b": 0}), mixed]
+    assert measure(trace_of(records, {})).speed_up_measured is None
+
+
+def test_placeholder_drafts_of_a_newcomer_are_no_drafts():
+    rounds = (SpecRound("a", 2, 2, 3), SpecRound("b", 2, 0, 1, 0))
+    metrics = measure(trace_of([step_of(0, 20, {"a": 2, "b": 2}, spec=rounds, admitted=("b",))], {}))
+    assert (metrics.acceptance_rate, metrics.mean_acceptance_length) == (1.0, 3.0)
+    assert metrics.accepted_by_draft_length == {2: (0, 0, 1)}
+
+
+def test_without_speculation_its_figures_are_empty():
+    metrics = measure(trace_of([step_of(0, 20, {"a": 0})], {}))
+    assert (metrics.conditional_acceptance_per_position, metrics.accepted_by_draft_length) == ((), {})
+    assert (metrics.draft_ms, metrics.verify_ms, metrics.speed_up_measured) == (0.0, 0.0, None)
 
 
 # Percentiles

@@ -12,8 +12,11 @@ from itertools import pairwise
 
 import msgspec
 
-from workbench.events import SpecRound, StepRecord
+from workbench.events import StepRecord
+from workbench.speculative.measured import SpeculationMetrics, acceptance, speculation
 from workbench.trace import Trace
+
+__all__ = ["Percentiles", "PrefixCacheStats", "RequestMetrics", "RunMetrics", "acceptance", "measure", "percentile", "prefix_cache_stats"]
 
 
 class Percentiles(msgspec.Struct, frozen=True):
@@ -81,7 +84,7 @@ class PrefixCacheStats(msgspec.Struct, frozen=True):
         return _share(self.hits, self.queries)
 
 
-class RunMetrics(msgspec.Struct, frozen=True, kw_only=True):
+class RunMetrics(SpeculationMetrics, frozen=True, kw_only=True):
     """Figures of a whole trace.
 
     ``duration_s``: start of the first step to the end of the last, pauses between steps included; rates divide by it and are 0 when
@@ -90,8 +93,7 @@ class RunMetrics(msgspec.Struct, frozen=True, kw_only=True):
     ``e2e_ms``, while an aborted request's tokens do count in ``ttft_ms``, ``itl_ms`` and ``tpot_ms``.
     ``prefix_cache_hit_rate``: tokens found / tokens looked up, at the first admission of each request that may use the cache;
     0 when nothing was looked up.  ``kv_high_water_blocks`` counts blocks in use, never those kept only for reuse.
-    ``acceptance_rate``: accepted / proposed drafts.  ``mean_acceptance_length``: 1 + accepted / rounds with drafts.
-    ``acceptance_per_position``: share of those rounds in which at least that many drafts were accepted (unconditional).
+    What speculation did is told by :class:`~workbench.speculative.measured.SpeculationMetrics`, whose fields are fields here.
     """
 
     requests: tuple[RequestMetrics, ...]
@@ -111,9 +113,6 @@ class RunMetrics(msgspec.Struct, frozen=True, kw_only=True):
     prefix_cache_hit_rate: float
     kv_high_water_blocks: int
     kv_total_blocks: int
-    acceptance_rate: float | None
-    mean_acceptance_length: float | None
-    acceptance_per_position: tuple[float, ...]
 
 
 def measure(trace: Trace) -> RunMetrics:
@@ -127,7 +126,6 @@ def measure(trace: Trace) -> RunMetrics:
     output = sum(request.num_output_tokens for request in requests)
     prompt = sum(request.num_prompt_tokens for request in requests if request.ttft_ms is not None)
     completed = [request for request in requests if request.finish_reason in ("stop", "length")]
-    rate, length, positions = acceptance(round_ for record in records for round_ in record.spec)
     return RunMetrics(
         requests=requests,
         ttft_ms=Percentiles.of(_given(request.ttft_ms for request in requests)),
@@ -146,9 +144,7 @@ def measure(trace: Trace) -> RunMetrics:
         prefix_cache_hit_rate=_prefix_cache_stats(trace, requests).hit_rate,
         kv_high_water_blocks=max((record.kv.in_use for record in records), default=0),
         kv_total_blocks=records[-1].kv.total if records else 0,
-        acceptance_rate=rate,
-        mean_acceptance_length=length,
-        acceptance_per_position=positions,
+        **msgspec.structs.asdict(speculation(records)),
     )
 
 
@@ -170,21 +166,6 @@ def percentile(ordered: Sequence[float], percent: float) -> float:
     above = min(below + 1, len(ordered) - 1)
     between = ordered[below] + (ordered[above] - ordered[below]) * (place - below)
     return min(between, ordered[above])  # rounding may lift it past its upper neighbour
-
-
-def acceptance(rounds: Iterable[SpecRound]) -> tuple[float | None, float | None, tuple[float, ...]]:
-    """Return acceptance rate, mean acceptance length and the unconditional rate of each draft position.
-
-    Rounds without drafts do not count; without any other the first two are ``None``.  Definitions: vLLM,
-    ``docs/features/speculative_decoding/acceptance_metrics.md``.
-    """
-    drafted = [(entry.proposed, entry.accepted) for entry in rounds if entry.proposed > 0]
-    if not drafted:
-        return None, None, ()
-    accepted = sum(count for _, count in drafted)
-    longest = max(count for count, _ in drafted)
-    positions = tuple(sum(count > position for _, count in drafted) / len(drafted) for position in range(longest))
-    return accepted / sum(count for count, _ in drafted), 1 + accepted / len(drafted), positions
 
 
 class _Life:

@@ -1,0 +1,168 @@
+"""What speculation did in a run, and whether it paid: counts of verifications, and speed-ups against plain steps of the same run.
+
+Everything is worked out from records.  A *round* is one verification of drafts that a proposer made: neither a round without drafts nor
+the placeholders with which a newcomer is padded count (:func:`rounds_of`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from statistics import median_low
+from typing import NamedTuple
+
+import msgspec
+
+from workbench.events import SpecRound, StepRecord
+
+
+class SpeculationMetrics(msgspec.Struct, frozen=True, kw_only=True):
+    """Figures of a run's speculation; ``None``, or nothing, where no draft was verified.
+
+    ``acceptance_rate``: accepted / proposed drafts.  ``mean_acceptance_length``: 1 + accepted / rounds.  ``acceptance_per_position``: share
+    of the rounds in which at least that many drafts were accepted (unconditional); ``conditional_acceptance_per_position``: that of the
+    rounds that accepted every draft before it, ``None`` where none did.  Definitions: vLLM,
+    ``docs/features/speculative_decoding/acceptance_metrics.md``.
+
+    ``accepted_by_draft_length``: by the number of drafts that a round proposed, how many rounds accepted 0, 1, 2, … of them.
+    ``draft_ms``: all time spent proposing, in vain or not.  ``verify_ms``: the rounds' share, by tokens, of the steps that verified them.
+
+    ``speed_up_measured``, ``speed_up_predicted`` and ``draft_cost`` are those of :class:`SpeedUp`.
+    """
+
+    acceptance_rate: float | None = None
+    mean_acceptance_length: float | None = None
+    acceptance_per_position: tuple[float, ...] = ()
+    conditional_acceptance_per_position: tuple[float | None, ...] = ()
+    accepted_by_draft_length: dict[int, tuple[int, ...]] = {}
+    draft_ms: float = 0.0
+    verify_ms: float = 0.0
+    draft_cost: float | None = None
+    speed_up_measured: float | None = None
+    speed_up_predicted: float | None = None
+
+
+class SpeedUp(NamedTuple):
+    """Whether speculation paid, by two readings of the same steps; every field is ``None`` where nothing can be compared.
+
+    Compared are steps that verified drafts, and computed no prompt, with *plain* steps, which gave each of as many requests one token
+    without drafts.  A run without a plain step of the size of a verifying one has nothing to compare with, and no number is made up for
+    it: ``num_speculative_tokens="auto"`` measures plain steps by itself, and a run can always be compared with one without speculation.
+
+    ``measured``: the time that plain steps take for the tokens that came out / the time it took, the drafting included.  ``predicted``:
+    τ / (γc + 1) with the mean acceptance length τ and the mean number of drafts γ of the same rounds, which takes verifying to cost as much
+    as a plain step; where ``measured`` is less, it does not.  ``draft_cost``: that c, the time of proposing one draft for each request /
+    the time of a plain step.
+
+    A plain step's time is the median of its size, the lower of two: the first ones warm up.
+    """
+
+    measured: float | None = None
+    predicted: float | None = None
+    draft_cost: float | None = None
+
+
+def rounds_of(record: StepRecord) -> list[SpecRound]:
+    """A step's verifications of drafts that were proposed; those of a request that was admitted in the step are placeholders."""
+    return [one for one in record.spec if one.proposed > 0 and one.request_id not in record.admitted]
+
+
+def speculation(records: Sequence[StepRecord]) -> SpeculationMetrics:
+    """Work out every figure of some steps."""
+    rounds = [one for record in records for one in rounds_of(record)]
+    rate, length, positions = acceptance(rounds)
+    gained = speed_up(records)
+    return SpeculationMetrics(
+        acceptance_rate=rate,
+        mean_acceptance_length=length,
+        acceptance_per_position=positions,
+        conditional_acceptance_per_position=conditional(rounds),
+        accepted_by_draft_length=by_length(rounds),
+        draft_ms=math.fsum(record.timing.draft_ms for record in records),
+        verify_ms=math.fsum(one.verify_ms for one in rounds),
+        draft_cost=gained.draft_cost,
+        speed_up_measured=gained.measured,
+        speed_up_predicted=gained.predicted,
+    )
+
+
+# -- acceptance --------------------------------------------------------------------------------------------------------
+
+
+def acceptance(rounds: Iterable[SpecRound]) -> tuple[float | None, float | None, tuple[float, ...]]:
+    """Return acceptance rate, mean acceptance length and the unconditional rate of each draft position.
+
+    Rounds without drafts do not count; without any other the first two are ``None``.
+    """
+    drafted = [(one.proposed, one.accepted) for one in rounds if one.proposed > 0]
+    if not drafted:
+        return None, None, ()
+    accepted = sum(count for _, count in drafted)
+    longest = max(count for count, _ in drafted)
+    positions = tuple(sum(count > position for _, count in drafted) / len(drafted) for position in range(longest))
+    return accepted / sum(count for count, _ in drafted), 1 + accepted / len(drafted), positions
+
+
+def by_length(rounds: Iterable[SpecRound]) -> dict[int, tuple[int, ...]]:
+    """By the number of drafts that a round proposed, how many rounds accepted 0, 1, 2, … of them."""
+    counts: dict[int, Counter[int]] = defaultdict(Counter)
+    for one in rounds:
+        counts[one.proposed][one.accepted] += 1
+    return {length: tuple(found[accepted] for accepted in range(length + 1)) for length, found in sorted(counts.items())}
+
+
+def conditional(rounds: Sequence[SpecRound]) -> tuple[float | None, ...]:
+    """For each position that was proposed, the share of the rounds that came so far in which it was accepted."""
+    longest = max((one.proposed for one in rounds), default=0)
+    reached = [sum(one.accepted >= place for one in rounds if one.proposed) for place in range(longest + 1)]
+    return tuple(after / before if before else None for before, after in pairwise(reached))
+
+
+# -- speed-up ----------------------------------------------------------------------------------------------------------
+
+
+class _Verifying(NamedTuple):
+    """A step that verified drafts; ``drafting_ms`` went into proposing them, ``passes`` drafts one after the other."""
+
+    size: int
+    tokens: int
+    step_ms: float
+    drafting_ms: float
+    passes: int
+    rounds: list[SpecRound]
+
+
+def speed_up(records: Iterable[StepRecord]) -> SpeedUp:
+    """Compare a run's verifying steps with its plain ones."""
+    plain, verifying = _sorted_out(records)
+    plain_ms = {size: median_low(times) for size, times in plain.items()}
+    compared = [step for step in verifying if plain_ms.get(step.size, 0) > 0]
+    spent = math.fsum(step.step_ms + step.drafting_ms for step in compared)
+    if not spent:
+        return SpeedUp()
+    instead = math.fsum(plain_ms[step.size] * step.tokens / step.size for step in compared)
+    cost = math.fsum(step.drafting_ms for step in compared) / math.fsum(step.passes * plain_ms[step.size] for step in compared)
+    rounds = [one for step in compared for one in step.rounds]
+    tokens = 1 + sum(one.accepted for one in rounds) / len(rounds)
+    drafts = sum(one.proposed for one in rounds) / len(rounds)
+    return SpeedUp(instead / spent, tokens / (drafts * cost + 1), cost)
+
+
+def _sorted_out(records: Iterable[StepRecord]) -> tuple[dict[int, list[float]], list[_Verifying]]:
+    """Times of plain steps by their size, and the verifying steps; what computes prompts or verifies placeholders is neither."""
+    plain: dict[int, list[float]] = defaultdict(list)
+    verifying: list[_Verifying] = []
+    for record in records:
+        kinds = {row.kind for row in record.scheduled}
+        step_ms = record.timing.total_ms - record.timing.draft_ms  # its own drafting serves the next step
+        rounds = rounds_of(record)
+        if kinds == {"decode"}:
+            plain[len(record.scheduled)].append(step_ms)
+        elif rounds and "prefill" not in kinds and len(rounds) == len(record.spec):
+            tokens = sum(len(sampled.token_ids) for sampled in record.sampled)
+            drafting_ms = math.fsum(one.draft_ms for one in rounds)
+            passes = max(one.proposed for one in rounds)
+            verifying.append(_Verifying(len(record.scheduled), tokens, step_ms, drafting_ms, passes, rounds))
+    return plain, verifying
