@@ -183,6 +183,32 @@ def test_a_saved_notebook_is_scrubbed_without_a_kernel(browser, lab):
         assert "run.view()" in screen.message
 
 
+@pytest.mark.parametrize("away_s", [0, 6], ids=["loaded before the end", "loaded after the end"])
+def test_a_page_that_was_reloaded_keeps_the_view_when_the_run_ends(browser, lab, away_s):
+    name = f"reloaded{away_s}.ipynb"
+    tokens = 60 if away_s else 300
+    lab.write(name, LOAD, f"%%infer --background --max-tokens {tokens} --ignore-eos --num-blocks 120 -o run\n{PROMPTS}")
+    with opened_notebook(browser, lab, name, height=1500) as notebook:
+        notebook.run_cell(0)
+        notebook.run_cell(1)
+        Screen(notebook, 1).wait_for_state(r"running · step \d+")
+        notebook.save()
+        notebook.page.wait_for_timeout(300)
+        if away_s:
+            notebook.page.goto("about:blank")
+            time.sleep(away_s)
+            notebook.page.go_back()
+            notebook.wait_until_open()
+        else:
+            notebook.reload()
+        screen = Screen(notebook, 1)
+        screen.wait_for_state("finished", 90)
+        notebook.page.wait_for_timeout(1500)  # its display is replaced for those who know it
+        end = screen.step
+        screen.key("ArrowLeft", times=6)
+        screen.wait_until(lambda: screen.step == end - 6, "the cursor did not move")
+
+
 def test_two_browsers_on_one_kernel_show_the_same_run(browser, lab):
     lab.write("two.ipynb", LOAD, f"%%infer --paused --keep-live --max-tokens 20 --num-blocks 40 -o run\n{PROMPTS}")
     with opened_notebook(browser, lab, "two.ipynb", height=1500) as first:

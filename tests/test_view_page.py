@@ -267,6 +267,16 @@ def test_runs_that_begin_at_different_steps_stand_side_by_side_in_the_player():
 # -- what goes wrong ---------------------------------------------------------------------------------------------------
 
 
+def test_a_view_leaves_a_line_where_widgets_are_not_kept():
+    view = View(make_trace(2), names=["<b>mine</b>"])
+    data = view._repr_mimebundle_()
+    data = data[0] if isinstance(data, tuple) else data
+    assert "application/vnd.jupyter.widget-view+json" in data
+    assert "&lt;b&gt;mine" in data["text/html"]
+    assert "run.view()" in data["text/html"]
+    view.close()
+
+
 def test_without_the_built_files_the_result_is_static_and_a_page_says_what_to_do(unbuilt, tmp_path):
     assert result_bundle(story()) == mimebundle(story())
     with pytest.raises(ViewError, match="was not built: run `make view`"):
