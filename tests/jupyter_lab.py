@@ -75,6 +75,7 @@ def command(rooms: dict[str, Path]) -> list[str]:
         "ServerApp.root_dir": rooms["notebooks"],
         "IdentityProvider.token": "",
         "LabApp.expose_app_in_browser": True,
+        "JupyterNotebookApp.expose_app_in_browser": True,
         "LabApp.user_settings_dir": rooms["settings"],
         "LabApp.workspaces_dir": rooms["workspaces"],
     }
@@ -202,14 +203,28 @@ class Notebook:
 
 @contextmanager
 def opened_notebook(
-    browser, server: LabServer, name: str, *, kernel: bool = True, width: int = 1250, height: int = 1000, ignore: str = "(?!)"
+    browser,
+    server: LabServer,
+    name: str,
+    *,
+    kernel: bool = True,
+    width: int = 1250,
+    height: int = 1000,
+    ignore: str = "(?!)",
+    seven: bool = False,
 ) -> Iterator[Notebook]:
     """Open a notebook in a workspace of its own; without ``kernel`` none is started, as for a reader.
 
-    What goes wrong on the page fails the test, but for messages that match ``ignore``.
+    ``seven`` shows it in Notebook 7, which the same server serves.  What goes wrong on the page fails the test, but
+    for messages that match ``ignore``.
     """
     with watched_page(browser, width=width, height=height, ignore=ignore) as (page, errors):
         notebook = Notebook(page, errors)
+        if seven:
+            page.goto(f"{server.url}notebooks/{name}")
+            notebook.wait_until_open()
+            yield notebook
+            return
         page.goto(f"{server.url}lab/workspaces/{uuid.uuid4().hex}" + (f"/tree/{name}" if kernel else ""))
         if not kernel:
             page.wait_for_function("() => window.jupyterapp?.shell.currentWidget", timeout=START_TIMEOUT_S * 1e3)

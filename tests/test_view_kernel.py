@@ -6,6 +6,7 @@ import time
 
 import pytest
 from tape_reader import Tape
+from test_view_page import packed
 from view_kernel import custom, view_kernel
 
 from workbench.tape import Part
@@ -208,3 +209,44 @@ def test_a_fork_joins_the_view_as_a_branch_and_says_where_it_parts(kernel):
     assert (fresh[0]["runs"][0]["parent"], fresh[0]["runs"][0]["fork_step"]) == (0, 3)
     kernel.run("view.runs[1].stop()")
     end(kernel)
+
+
+def test_two_runs_in_one_view_say_where_they_part(kernel):
+    kernel.run(ENGINE.replace(str(STEP_S), "0.0"))
+    kernel.run("one = engine.run(['a', 'b'], max_tokens=5)\ntwo = one.fork(2, max_num_seqs=1, abort=['r1']).resume()")
+    kernel.run("view = View(one, two)")
+    comm = kernel.opened_views()[-1]
+    kernel.drain(1.5)
+    parted = next(content for content, _ in kernel.frames(comm) if content["kind"] == "parted")
+    assert (parted["run"], parted["position"]) == (1, 2)
+    assert parted["sentence"].startswith("They part in step 2")
+    kernel.run("view.close(); engine.close()")
+
+
+def test_a_result_waits_for_the_branches_in_its_view_and_plays_them_too(kernel):
+    kernel.run(ENGINE)
+    kernel.seen.clear()
+    cell = kernel.start("%%infer --engine engine --max-tokens 60 --background -o run\nHello")
+    kernel.finish(cell)
+    comm = kernel.opened_views()[-1]
+    kernel.wait_for_state(comm, "running")
+    kernel.answer(comm, kernel.ask(comm, "pause"))
+    assert kernel.answer(comm, kernel.ask(comm, "fork", step=1, changes={"max_num_seqs": 2}))["ok"]
+    kernel.ask(comm, "resume")
+    kernel.wait_for_state(comm, "finished")
+    kernel.drain(0.5)
+    assert not results(kernel), "the branch is paused, and somebody looks at it"
+    kernel.ask(comm, "resume", run=1)
+    kernel.wait_for(lambda message: message["msg_type"] == "update_display_data")
+    page, _ = packed(results(kernel)[-1])
+    assert [run["name"] for run in page["saved"]["frame"]["runs"]] == ["run", "run, forked at step 1"]
+    kernel.run("engine.close()")
+
+
+def results(kernel) -> list[str]:
+    """What took the place of views."""
+    return [
+        message["content"]["data"]["text/html"]
+        for message in kernel.seen
+        if message["msg_type"] == "update_display_data" and message["content"]["data"].get("text/html")
+    ]
