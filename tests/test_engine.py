@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from time import sleep
 
 import pytest
 
@@ -315,3 +316,17 @@ def test_in_a_cell_a_mistake_is_one_line_and_a_bug_of_ours_shows_where():
 
     assert lines_of(ConfigError("num_blocks must be at least 1, not 0")) == ["ConfigError: num_blocks must be at least 1, not 0"]
     assert "test_engine.py" in "".join(lines_of(IntegrityError("books disagree")))
+
+
+def test_time_spent_paused_is_nobodys_latency():
+    engine = Engine(ScriptedRunner(), num_blocks=8)
+    run = engine.run([[1, 2, 3]], max_tokens=6, paused=True)
+    sleep(0.2)  # before the first step
+    run.step()
+    sleep(0.2)
+    run.step()
+    run.resume()
+    request = run.metrics.requests[0]
+    assert request.ttft_ms < 150
+    assert max(request.itl_ms) < 150
+    assert run.trace[-1].end_s < 0.2

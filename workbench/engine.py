@@ -315,6 +315,8 @@ class Engine:
             self._check_free()
             requests = self._admit(as_list(prompts), sampling_of(sampling, params), chat)
             run = self.last_run = Run(self, requests, on_step)
+            if paused:
+                self.hold_clock()
         return run if paused else run.resume(background=background)
 
     def stream(self, prompt: Prompt | Mapping[str, Any], *, chat: bool | None = None, **params: Any) -> Iterator[Chunk]:
@@ -388,5 +390,9 @@ class Engine:
         self._mailbox.apply()
 
     def release(self) -> None:
-        """The active run is over; called by it."""
+        """The active run is over, or paused; called by it."""
         self._mailbox.release()
+
+    def hold_clock(self) -> None:
+        """Let no time pass until the next step: a person looks at a paused run, and that is no latency of anybody's."""
+        self._timeline.clock.hold()

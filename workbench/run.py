@@ -128,6 +128,7 @@ class Run:
         if self._done.is_set():
             raise RequestError(f"{self.name} is over ({self._status}): rewind it to step again")
         record = self.engine.step()
+        self.engine.hold_clock()
         self._stepped(record)
         if not self._unfinished:
             self._finish("finished")
@@ -215,6 +216,7 @@ class Run:
         with self._guard:
             halts = self._pause.is_set() and not self._stop.is_set() and self.error is None and bool(self._unfinished)
             if halts:
+                self.engine.hold_clock()
                 self.engine.release()
                 self._status = "paused"
         if halts:

@@ -67,6 +67,10 @@ class Steppable(Protocol):
         """Let others step again."""
         ...
 
+    def hold_clock(self) -> None:
+        """Stop the clock until the next step."""
+        ...
+
     def step(self) -> StepRecord:
         """Take one step."""
         ...
