@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import SimpleNamespace
+from typing import Any
+
+import msgspec
 
 from workbench import Engine
 from workbench.config import EngineConfig
+from workbench.draft_choice import DraftChoice
 from workbench.events import (
     Arrival,
     BlockEvent,
@@ -19,6 +23,7 @@ from workbench.events import (
     Finished,
     KvUsage,
     ModelFacts,
+    Proposed,
     Reason,
     Sampled,
     Scheduled,
@@ -202,3 +207,40 @@ def scripted_run(prompts, **knobs):
     params = {key: knobs.pop(key) for key in ("max_tokens", "n") if key in knobs}
     with Engine(ScriptedRunner(lambda name, position: position % 50, step_ms=5.0), **knobs) as engine:
         return engine.run(prompts, **params)
+
+
+def speculative_run(*, problem: str = "", plain: bool = True) -> SimpleNamespace:
+    """A prompt, three plain steps of 20 ms (unless without), then two verifications of four drafts: 8 tokens in 2 × (30 + 10) ms."""
+    usage = KvUsage(2, 0, 8)
+    records: list[StepRecord] = []
+
+    def step(kind: str, ms: float, tokens: int, *, drafts: int = 0, **fields: Any) -> None:
+        number = len(records)
+        row = Scheduled("r0", kind, number, number + 1 + drafts, 0, drafts)  # type: ignore[arg-type]
+        draft_ms = 10.0 if fields.get("proposed") else 0.0
+        timing, out = StepTiming(forward_ms=ms, draft_ms=draft_ms), Sampled("r0", tuple(range(tokens)), "word" * tokens)
+        used, places = Budget(64, 1 + drafts), Budget(4, 1)
+        made = StepRecord(number, number / 10, timing, used, places, usage, usage, (row,), sampled=(out,), running=("r0",), **fields)
+        records.append(made)
+
+    four = (Proposed("r0", (1, 2, 3, 4)),)
+    step(
+        "prefill",
+        50,
+        1,
+        arrived=(Arrival("r0", 0.0),),
+        admitted=("r0",),
+        draft_choice=DraftChoice(0, "measuring", 1),
+        draft_problem=problem,
+    )
+    for _ in range(3 * plain):
+        step("decode", 20, 1, draft_choice=DraftChoice(0, "off", 1, 1.0, 20.0, 20.0, 4, 1.4, 40.0))
+    records[-1] = msgspec.structs.replace(
+        records[-1], proposed=four, timing=StepTiming(forward_ms=records[-1].timing.forward_ms, draft_ms=10)
+    )
+    best = DraftChoice(4, "best", 1, 4.0, 40.0, 20.0)
+    step("verify", 30, 5, drafts=4, spec=(SpecRound("r0", 4, 4, 5, None, 10, 30),), proposed=four, draft_choice=best)
+    step("verify", 30, 3, drafts=4, spec=(SpecRound("r0", 4, 2, 3, 2, 10, 30),), finished=(Finished("r0", "length"),))
+    config = EngineConfig(speculative="eagle", num_speculative_tokens="auto")
+    request = Request(id="r0", prompt_token_ids=(1,), prompt="Say it")
+    return make_run(Trace(config, ModelFacts(name="smollm2"), [request], records))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from render_fixtures import speculative_run
 from test_explain import engine_with, run_of
 
 from workbench import Engine, RequestError, load_trace
@@ -56,6 +57,24 @@ def test_a_step_tells_who_came_and_went():
     assert step.summary.endswith("; admitted: r1.")
     step = explain_step(run_of((4, 2), (4, 9), max_num_seqs=1), 1)
     assert step.summary.endswith("; ended: r0 (length).")
+
+
+def test_a_step_tells_why_so_many_drafts_come_next():
+    trace = speculative_run(problem="ValueError: no.").trace
+    off, best = explain_step(trace, 1).summary, explain_step(trace, 4).summary
+    assert off.endswith(
+        "free.  To be verified next, no drafts: 4 drafts would make 1.4 tokens in 40 ms, a step without them makes 1 in 20 ms."
+    )
+    assert best.endswith("To be verified next, 4 drafts: 4.0 tokens in 40 ms instead of 1 in 20 ms (2.0 times as fast).")
+    assert explain_step(trace, 0).summary.endswith("  Proposing drafts failed, so the next step goes on without: ValueError: no.")
+    assert explain_step(trace, 5).summary.endswith("; ended: r0 (length).")
+
+
+def test_a_step_tells_how_many_drafts_come_next_when_their_number_is_fixed():
+    runner = ScriptedRunner(lambda name, position: 7, drafts=lambda name, known: [7, 7])
+    with Engine(runner, num_blocks=32, num_speculative_tokens=2) as engine:
+        trace = engine.run([[1, 2, 3], [4, 5]], max_tokens=9).trace
+    assert explain_step(trace, 1).summary.endswith("To be verified next, 4 drafts: num_speculative_tokens allows 2 for each request.")
 
 
 def test_a_step_tells_what_was_done_before_it():

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from policy_workloads import policy_workloads
 from policy_workloads import run_checked as run_policy
-from render_fixtures import make_trace, scripted_run
+from render_fixtures import make_trace, scripted_run, speculative_run
 from test_scheduler import run_checked, workloads
 
 from workbench import ConfigError, Engine, Trace, TraceError, load_trace
@@ -257,6 +257,15 @@ def test_the_phases_of_a_step_add_up_to_its_duration():
     assert [sum(values) for values in zip(*stacked.values(), strict=True)] == pytest.approx([r.duration_ms for r in trace], abs=1e-3)
 
 
+def test_proposing_drafts_is_a_phase_where_there_was_any():
+    trace = make_trace(6)
+    slow = [msgspec.structs.replace(one, timing=msgspec.structs.replace(one.timing, draft_ms=float(one.step))) for one in trace]
+    stacked = layers(batch(Trace(trace.config, trace.model, trace.requests.values(), slow)), panel=2)
+    assert list(stacked) == ["plan", "prepare", "forward", "sample", "draft", "commit"]
+    assert stacked["draft"] == [one.step for one in slow]
+    assert [sum(values) for values in zip(*stacked.values(), strict=True)] == pytest.approx([r.duration_ms for r in slow], abs=1e-3)
+
+
 def test_times_can_be_left_out():
     assert not layers(batch(make_trace(2), times=False), panel=2)
 
@@ -344,6 +353,35 @@ def test_acceptance_of_any_workload_agrees_with_the_metrics(workload):
     else:
         assert list(named(fig, "unconditional").y)[: len(metrics.acceptance_per_position)] == pytest.approx(metrics.acceptance_per_position)
         assert named(fig, "of all rounds so far", 2).y[-1] == pytest.approx(metrics.mean_acceptance_length)
+
+
+def test_the_numbers_of_drafts_chosen_stand_over_their_steps_with_the_reason():
+    trace = speculative_run().trace
+    chosen = named(acceptance(trace), "drafts chosen", 2)
+    assert list(chosen.x) == [0, 1, 2, 3, 4]
+    assert list(chosen.y) == [0, 0, 0, 0, 4]
+    assert chosen.customdata[0] == "no drafts yet: a step without them is measured first"
+    assert chosen.customdata[4] == "4 drafts: 4.0 tokens in 40 ms instead of 1 in 20 ms (2.0 times as fast)"
+    assert not [one for one in acceptance(speculative_trace()).data if one.name == "drafts chosen"]
+
+
+def test_a_cell_counts_the_rounds_that_accepted_so_many_of_so_many_drafts():
+    trace = speculative_trace()
+    rounds = [one for record in trace for one in record.spec if one.proposed]
+    cells = named(acceptance(trace), "rounds", 3)
+    lengths = sorted({one.proposed for one in rounds})
+    assert list(cells.x) == [str(length) for length in lengths]
+    for accepted, counts, shares in zip(cells.y, cells.text, cells.z, strict=True):
+        for length, count, share in zip(lengths, counts, shares, strict=True):
+            of_length = [one.accepted for one in rounds if one.proposed == length]
+            assert count == (of_length.count(accepted) if accepted <= length else None)
+            assert share == (None if count is None else count / len(of_length))
+
+
+def test_the_title_tells_the_speed_up_measured_and_predicted():
+    said = "75 % of the drafts accepted, 4 tokens per verification; 2 times as fast as plain steps, 2.67 predicted"
+    assert acceptance(speculative_run().trace).layout.title.text == said
+    assert "no speed-up to tell" in acceptance(speculative_run(plain=False).trace).layout.title.text
 
 
 def test_a_round_without_drafts_counts_nowhere():

@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 from types import SimpleNamespace
 
 import pytest
-from render_fixtures import ONERROR, SCRIPT, make_run, make_trace, scripted_run
+from render_fixtures import ONERROR, SCRIPT, make_run, make_trace, scripted_run, speculative_run
 
 from workbench.render import mimebundle
 from workbench.render.html import render_html
@@ -87,6 +87,14 @@ def test_the_header_names_model_status_and_figures():
 def test_acceptance_is_shown_only_when_there_was_speculation():
     assert "tokens per verify" not in render_html(make_run(make_trace(3)))
     assert "tokens per verify" in render_html(make_run(make_trace(3, drafts_from=5)))
+
+
+def test_a_line_tells_of_speculation_and_another_of_a_proposer_that_failed():
+    html = render_html(speculative_run(problem=f"ValueError: {SCRIPT}"))
+    assert_harmless(html)
+    assert "Speculation (eagle, auto, at most 6 drafts): 75 % of the drafts accepted, 4 tokens per verification; 2 times as fast" in html
+    assert "Proposing drafts failed after 1 step, first after step 0: ValueError: &lt;script&gt;" in html
+    assert "Speculation" not in render_html(make_run(make_trace(3)))
 
 
 def test_a_very_long_output_is_folded_and_the_longest_are_left_in_the_run():

@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 from collections import Counter
 
 import pytest
-from render_fixtures import ONERROR, SCRIPT, make_trace, scripted_run
+from render_fixtures import ONERROR, SCRIPT, make_trace, scripted_run, speculative_run
 
 from workbench.config import EngineConfig
 from workbench.events import Budget, KvUsage, ModelFacts, StepRecord, StepTiming
@@ -123,6 +123,12 @@ def test_a_step_that_dwarfs_the_others_is_cut_and_numbered():
     trace.records[0] = replaced(trace.records[0], timing=StepTiming(forward_ms=4000.0))
     assert "4 s" in timeline_svg(trace)
     assert "beyond the scale" in timeline_svg(trace)
+
+
+def test_the_time_of_proposing_drafts_is_stacked_where_there_was_any():
+    titles = re.findall(r"<title>([^<]*ms in all)</title>", timeline_svg(speculative_run().trace))
+    assert titles == ["forward: 170 ms in all", "sample: 0 ms in all", "propose drafts: 20 ms in all"]
+    assert "propose drafts" not in timeline_svg(make_trace(3))
 
 
 def test_steps_that_run_nothing_and_take_no_time_can_be_drawn():

@@ -4,7 +4,7 @@ import io
 import re
 
 import pytest
-from render_fixtures import make_run, make_trace, scripted_run
+from render_fixtures import make_run, make_trace, scripted_run, speculative_run
 from rich.console import Console
 
 from workbench.render._format import escape, ms, number, percent, plain, plural, seconds, shorten
@@ -52,6 +52,43 @@ def test_the_timeline_has_one_letter_per_step_and_request():
 
 def test_a_long_output_is_cut_and_says_so():
     assert "more lines" in render_text(make_run(make_trace(1), texts={"r0": "line\n" * 50}))
+
+
+@pytest.mark.parametrize("render", [render_text, printed])
+def test_a_line_tells_of_speculation_and_what_it_gave(render):
+    """6 of 8 drafts; 8 tokens take 160 ms in plain steps and took 80.  A draft takes an eighth of a plain step: 4 / (4 / 8 + 1)."""
+    text = " ".join(render(speculative_run(), width=200).split())
+    assert (
+        "Speculation (eagle, auto, at most 6 drafts): 75 % of the drafts accepted, 4 tokens per verification; "
+        "2 times as fast as plain steps, 2.67 predicted." in text
+    )
+    assert "Proposing" not in text
+    assert "Speculation" not in render(make_run(make_trace(3)))
+
+
+@pytest.mark.parametrize("render", [render_text, printed])
+def test_without_a_plain_step_no_speed_up_is_told(render):
+    text = " ".join(render(speculative_run(plain=False), width=200).split())
+    assert (
+        "Speculation (eagle, auto, at most 6 drafts): 75 % of the drafts accepted, 4 tokens per verification; "
+        "no speed-up to tell, as no step of the same batch size ran without drafts." in text
+    )
+
+
+@pytest.mark.parametrize("render", [render_text, printed])
+def test_a_proposer_that_failed_is_told_harmlessly(render):
+    text = render(speculative_run(problem="ValueError: draft \x1b[31m9"), width=200)
+    assert "Proposing drafts failed after 1 step, first after step 0: ValueError: draft ␛[31m9." in text
+
+
+def test_the_line_on_speculation_is_folded_where_the_terminal_is_narrow():
+    assert max(map(len, render_text(speculative_run(), width=60).splitlines()[2:5])) <= 60
+
+
+def test_speculation_that_proposed_nothing_says_so():
+    trace = speculative_run().trace
+    text = render_text(make_run(Trace(trace.config, trace.model, trace.requests.values(), list(trace)[:3])))
+    assert "Speculation (eagle, auto, at most 6 drafts): no draft was verified." in text
 
 
 def test_a_run_without_steps_is_readable():

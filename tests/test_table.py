@@ -3,9 +3,11 @@
 import subprocess
 import sys
 
+import msgspec
 import pytest
 
-from workbench.events import Budget, Finished, KvUsage, Sampled, Scheduled, StepRecord, StepTiming
+from workbench.draft_choice import DraftChoice
+from workbench.events import Budget, Finished, KvUsage, Proposed, Sampled, Scheduled, SpecRound, StepRecord, StepTiming
 from workbench.table import StepTable
 
 
@@ -20,7 +22,7 @@ def record(step):
     return StepRecord(
         step,
         step * 0.02,
-        StepTiming(0.5, 1.0, 15.25, 2.0, 0.25),
+        StepTiming(0.5, 1.0, 15.25, 2.0, 0.25, 3.0),
         Budget(64, 15),
         Budget(8, 4),
         usage,
@@ -31,6 +33,9 @@ def record(step):
         finished=(Finished("c", "stop"), Finished("y", "length")),
         running=("a", "b", "c", "d"),
         waiting=("e",),
+        spec=(SpecRound("d", 2, 1, 2, 1),),
+        proposed=(Proposed("c", (5, 6)), Proposed("d", (7,))),
+        draft_choice=DraftChoice(0, "measuring", 2),
     )
 
 
@@ -42,7 +47,7 @@ def test_a_row_holds_what_the_record_says():
     assert table(3)[2] == {
         "step": 2,
         "start_ms": pytest.approx(40.0),
-        "duration_ms": 19.0,
+        "duration_ms": 22.0,
         "tokens": 15,
         "token_limit": 64,
         "running": 4,
@@ -62,7 +67,12 @@ def test_a_row_holds_what_the_record_says():
         "prepare_ms": 1.0,
         "forward_ms": 15.25,
         "sample_ms": 2.0,
+        "draft_ms": 3.0,
         "commit_ms": 0.25,
+        "proposed_drafts": 3,
+        "accepted_drafts": 1,
+        "draft_choice": "no drafts yet: a step without them is measured first",
+        "draft_problem": "",
     }
 
 
@@ -89,7 +99,7 @@ def test_no_line_is_wider_than_the_terminal(width, monkeypatch):
 
 def test_columns_that_do_not_fit_are_named():
     text = table(2).to_text(60)
-    assert "commit_ms" in text
+    assert "draft_problem" in text
     assert "more columns" in text
     assert "more columns" not in table(2).to_text(400)
 
@@ -141,3 +151,9 @@ def test_making_and_printing_a_table_loads_neither_pandas_nor_arrow():
         "import sys; from workbench.table import StepTable; repr(StepTable([])); print({'pandas', 'pyarrow', 'numpy'} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_a_step_whose_drafting_failed_says_so():
+    failed = msgspec.structs.replace(record(1), proposed=(), draft_problem="ValueError: draft 90000 for r0 is no token id")
+    assert StepTable([record(0), failed])["draft_problem"] == ["", "ValueError: draft 90000 for r0 is no token id"]
+    assert "draft 90000 for r0" in StepTable([failed]).to_text(1000)

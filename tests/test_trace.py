@@ -234,6 +234,24 @@ def forged(folder, body, *, version=TRACE_VERSION, claims=None, packed=None):
     return path
 
 
+def test_a_file_from_before_drafting_was_recorded_reads_with_nothing_proposed(tmp_path, saved):
+    """Fields are only ever appended: a file of before ends each record after ``proposed``, each timing after ``commit_ms``."""
+    body = msgspec.msgpack.decode(_tracefile._unpack(saved.read_bytes()))
+    del body[0]["speculative"], body[0]["num_speculative_tokens"]
+    names = StepRecord.__struct_fields__
+    timing, rounds, choice = names.index("timing"), names.index("spec"), names.index("draft_choice")
+    for record in body[5]:
+        del record[choice:]
+        del record[timing][5:]
+        for spec in record[rounds]:
+            del spec[5:]
+    old = load_trace(forged(tmp_path, msgspec.msgpack.encode(body)))
+    assert list(old) == list(full_trace())
+    assert [(one.timing.draft_ms, one.draft_choice, one.draft_problem) for one in old] == [(0.0, None, "")] * 3
+    assert old[0].spec == (SpecRound("r1", 2, 1, 2, 1, 0.0, 0.0),)
+    assert measure(old).draft_ms == 0.0
+
+
 @pytest.mark.parametrize(
     ("content", "message"), [(b"", "not a trace"), (b"PK\x03\x04 zip", "not a trace"), (_tracefile.MAGIC, "cut short: 8 bytes")]
 )
@@ -368,6 +386,16 @@ def test_perfetto_slices_of_one_track_never_overlap(tmp_path):
             assert event["dur"] > 0
             ends[event["tid"]] = event["ts"] + event["dur"]
     assert len(ends) == 3
+
+
+def test_proposing_drafts_is_a_phase_of_its_own_in_perfetto(tmp_path):
+    made = msgspec.structs.replace(record(0), timing=StepTiming(1.0, 0, 20.0, 2.0, 0.5, 4.0))
+    events = events_of(Trace(EngineConfig(), ModelFacts(name="m"), (), [made]), tmp_path)
+    phases = [(event["name"], event["ts"], event["dur"]) for event in events if event["ph"] == "X" and event["tid"] == 2]
+    start = round(made.start_s * 1e6)
+    assert [(name, at - start, length) for name, at, length in phases] == [
+        ("plan", 0, 1000), ("forward", 1000, 20000), ("sample", 21000, 2000), ("draft", 23000, 4000), ("commit", 27000, 500),
+    ]  # fmt: skip
 
 
 def test_perfetto_times_are_whole_microseconds(tmp_path):

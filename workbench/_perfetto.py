@@ -21,7 +21,7 @@ Event = dict[str, Any]
 
 _PID = 1
 _STEPS_TID, _PHASES_TID, _FIRST_REQUEST_TID = 1, 2, 10
-_PHASES = ("plan", "prepare", "forward", "sample", "commit")
+_PHASES = ("plan", "prepare", "forward", "sample", "draft", "commit")
 
 
 def write_perfetto(trace: Content, path: Path) -> Path:

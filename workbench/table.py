@@ -15,7 +15,7 @@ from typing import Any, overload
 
 from workbench.events import StepRecord
 
-Value = int | float
+Value = int | float | str
 
 _HEAD_ROWS = _TAIL_ROWS = 8
 
@@ -48,7 +48,12 @@ _COLUMNS: dict[str, Callable[[StepRecord], Value]] = {
     "prepare_ms": lambda record: record.timing.prepare_ms,
     "forward_ms": lambda record: record.timing.forward_ms,
     "sample_ms": lambda record: record.timing.sample_ms,
+    "draft_ms": lambda record: record.timing.draft_ms,
     "commit_ms": lambda record: record.timing.commit_ms,
+    "proposed_drafts": lambda record: sum(len(proposed.token_ids) for proposed in record.proposed),
+    "accepted_drafts": lambda record: sum(one.accepted for one in record.spec),
+    "draft_problem": lambda record: record.draft_problem,
+    "draft_choice": lambda record: record.draft_choice.sentence() if record.draft_choice is not None else "",
 }
 
 
@@ -56,7 +61,9 @@ class StepTable:
     """The steps of a trace as a table with fixed columns.
 
     ``kv_*`` count blocks after planning; ``cached_tokens`` are those that the prefix cache spared the requests admitted in the
-    step.  ``table[3]`` is a row as a dict, ``table[2:5]`` a shorter table, ``table["tokens"]`` a column as a list.
+    step.  ``proposed_drafts`` are for the next step, ``draft_choice`` says why so many and ``draft_problem`` why none, when proposing
+    failed; ``accepted_drafts`` are of those verified in the step.  ``table[3]`` is a row as a dict, ``table[2:5]`` a shorter table,
+    ``table["tokens"]`` a column as a list.
     """
 
     columns: tuple[str, ...] = tuple(_COLUMNS)

@@ -80,7 +80,8 @@ def explain_scene(scene: Scene, changes: Mapping[str, tuple[Counterfactual, ...]
     record = scene.record
     order = dict.fromkeys((*record.running, *record.waiting, *scene.decisions))
     told = [(scene.decisions[name], changes.get(name, ()) if changes is not None else None) for name in order if name in scene.decisions]
-    return StepExplanation(scene.step, _summary(record), tuple(commands_in_words(record)), tuple(_explain(scene, *each) for each in told))
+    summary = "  ".join([_summary(record), *_drafting(scene)])
+    return StepExplanation(scene.step, summary, tuple(commands_in_words(record)), tuple(_explain(scene, *each) for each in told))
 
 
 def _scheduler_at(trace: Trace, given: SchedulerAt | None) -> SchedulerAt | None:
@@ -166,6 +167,17 @@ def _summary(record: StepRecord) -> str:
         *(f"{what}: {listed(list(names), most=8)}" for what, names in moves.items() if names),
     ]
     return f"Step {record.step}: {'; '.join(parts)}."
+
+
+def _drafting(scene: Scene) -> Iterator[str]:
+    """How many drafts the step asked for and why, and why it got none."""
+    record, count = scene.record, sum(len(proposed.token_ids) for proposed in scene.record.proposed)
+    if record.draft_choice is not None:
+        yield f"To be verified next, {record.draft_choice.sentence()}."
+    elif count:
+        yield f"To be verified next, {plural(count, 'draft')}: num_speculative_tokens allows {scene.config.max_drafts} for each request."
+    if record.draft_problem:
+        yield f"Proposing drafts failed, so the next step goes on without: {record.draft_problem.rstrip('.')}."
 
 
 def _no_decision(scene: Scene, request_id: str) -> RequestError:

@@ -45,7 +45,7 @@ class Plots:
         return kv_cache(self.trace)
 
     def acceptance(self) -> Figure:
-        """Acceptance by draft position, and mean acceptance length over steps.  x: position, step; y: share of rounds, tokens."""
+        """Acceptance by draft position, over steps, by draft length; the speed-up.  x: position, step; y: share of rounds, tokens."""
         return acceptance(self.trace)
 
     def latency(self) -> Figure:

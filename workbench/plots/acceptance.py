@@ -1,4 +1,4 @@
-"""Speculation: how often each draft position was accepted, and how many tokens a verification gave over time."""
+"""Speculation: how often each draft position was accepted, how many tokens a verification gave over time, and whether it paid."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 from workbench.events import SpecRound
-from workbench.plots._figure import Figure, axes, draw, empty, figure, snapshot, step_title
-from workbench.render.palette import LOOKS, PREEMPTED, PREFILL, VERIFY
+from workbench.plots._figure import Figure, axes, draw, empty, figure, snapshot, step_title, words
+from workbench.render import facts
+from workbench.render.palette import DIM, LOOKS, PREEMPTED, PREFILL, VERIFY
+from workbench.speculative.measured import by_length, rounds_of, speculation
+from workbench.trace import Trace
 
 _BAR = "draft %{x}: %{y:.1%} of all rounds<br>accepted in %{customdata[0]:,} of %{customdata[1]:,} rounds, proposed in %{customdata[2]:,}"
 _TICK = "draft %{x}: %{y:.1%} of the rounds that got here"
 _TICK += "<br>accepted in %{customdata[0]:,} of the %{customdata[1]:,} that accepted all before it"
 _DOT = "step %{x:,}: %{y:.3~r}<br>%{customdata[0]:,} of %{customdata[1]:,} drafts accepted in %{customdata[2]:,} round(s)<extra></extra>"
+_CHOICE = "after step %{x:,}: %{customdata}<extra></extra>"
+_CELL = "%{y} of %{x} drafts accepted in %{text} round(s), %{z:.0%} of those with so many<extra></extra>"
+_PALE = "#efdfe8"
 
 
 class Position(NamedTuple):
@@ -25,25 +31,32 @@ class Position(NamedTuple):
 
 
 def acceptance(trace: Any) -> Figure:
-    """Acceptance by draft position, and the mean acceptance length over the steps, by vLLM's definitions.
+    """Acceptance by draft position, the mean acceptance length over the steps, and accepted drafts by draft length, as vLLM defines them.
 
     Left, x: position of the draft, from 1; y: share of rounds that accepted it, as a bar of all rounds with drafts (unconditional), as a
-    tick of those that accepted every draft before it (conditional).  Right, x: step; y: mean acceptance length, 1 + accepted drafts /
-    rounds, of each step as dots and of all rounds so far as a line, which ends at ``run.metrics.mean_acceptance_length``.
+    tick of those that accepted every draft before it (conditional).  Middle, x: step; y: mean acceptance length, 1 + accepted drafts /
+    rounds, of each step as dots and of all rounds so far as a line, which ends at ``run.metrics.mean_acceptance_length``; where the number
+    of drafts was chosen anew for each step, that too, with the reason on hover.  Right, x: drafts that a round proposed; y: how many of
+    them it accepted; each cell counts rounds, coloured by their share of all rounds with so many drafts.
+
+    The title tells the speed-up measured against plain steps of the same run, and the one that the acceptance predicts.
     """
     trace = snapshot(trace, "acceptance")
-    verified = [(record.step, [one for one in record.spec if one.proposed > 0]) for record in trace]
-    verified = [(step, rounds) for step, rounds in verified if rounds]
+    verified = [(record.step, rounds) for record in trace if (rounds := rounds_of(record))]
     if not verified:
         return empty("No drafts were verified in this trace: speculation is off, or proposed nothing.")
-    shares, height = (0.38, 0.62), 340
-    fig = figure(("draft position", step_title(trace)), ("share of rounds", "mean acceptance length"), shares, height, across=True)
-    _by_position(fig, positions([one for _, rounds in verified for one in rounds]))
+    titles = ("draft position", step_title(trace), "drafts proposed")
+    fig = figure(titles, ("share of rounds", "mean acceptance length", "accepted"), (0.28, 0.5, 0.22), 380, across=True)
+    rounds = [one for _, found in verified for one in found]
+    _by_position(fig, positions(rounds))
     _over_time(fig, verified)
-    longest = max(one.proposed for _, rounds in verified for one in rounds)
+    _by_length(fig, rounds)
+    longest = max(one.proposed for one in rounds)
     axes(fig, 2)[1].update(range=[0.9, longest + 1.1])
     axes(fig, 2)[0].update(range=[trace.first_step - 0.5, trace.next_step - 0.5], tickformat=",d")
-    return fig
+    _choices(fig, trace, longest)
+    said = facts.accepted(speculation(trace.records))
+    return fig.update_layout(title={"text": words(said), "font_size": 12, "x": 0, "y": 0.99, "yanchor": "top"}, margin_t=66)
 
 
 def positions(rounds: Sequence[SpecRound]) -> list[Position]:
@@ -82,3 +95,29 @@ def _over_time(fig: Figure, verified: Sequence[tuple[int, Sequence[SpecRound]]])
     line = {"color": LOOKS[PREEMPTED].colour, "width": 2}
     hover = "all rounds up to step %{x:,}: %{y:.3~r}<extra></extra>"
     draw(fig, "Scatter", 2, x=steps, y=so_far, name="of all rounds so far", mode="lines", line=line, hovertemplate=hover)
+
+
+def _choices(fig: Figure, trace: Trace, longest: int) -> None:
+    """How many drafts each step asked for, where that was chosen, and why."""
+    chosen = [(record.step, record.draft_choice) for record in trace if record.draft_choice is not None]
+    if not chosen:
+        return
+    most = max(longest + 1, *(choice.num_drafts for _, choice in chosen))
+    axes(fig, 2)[1].update(range=[-0.1, most + 0.1], title_text="mean acceptance length; drafts chosen")
+    line = {"color": DIM, "width": 1.5, "shape": "hvh", "dash": "dot"}
+    told = {"customdata": [words(choice.sentence()) for _, choice in chosen], "hovertemplate": _CHOICE}
+    places = {"x": [step for step, _ in chosen], "y": [choice.num_drafts for _, choice in chosen]}
+    draw(fig, "Scatter", 2, **places, **told, name="drafts chosen", mode="lines+markers", line=line, marker={"size": 3})
+
+
+def _by_length(fig: Figure, rounds: Sequence[SpecRound]) -> None:
+    found = by_length(rounds)
+    rows = range(max(found) + 1)
+    counts = [[found[length][row] if row <= length else None for length in found] for row in rows]
+    shares = [[None if row > length else found[length][row] / sum(found[length]) for length in found] for row in rows]
+    cells = {"x": [str(length) for length in found], "y": list(rows), "z": shares, "text": counts, "texttemplate": "%{text}"}
+    look = {"colorscale": [[0, _PALE], [1, LOOKS[VERIFY].colour]], "zmin": 0, "zmax": 1, "showscale": False, "xgap": 1, "ygap": 1}
+    draw(fig, "Heatmap", 3, **cells, **look, name="rounds", hoverongaps=False, hovertemplate=_CELL)
+    x_axis, y_axis = axes(fig, 3)
+    x_axis.update(type="category")
+    y_axis.update(dtick=1 if len(rows) <= 10 else None, tickformat=",d", showgrid=False)

@@ -9,11 +9,18 @@ from workbench.metrics import percentile
 from workbench.plots._figure import Figure, Layer, axes, level, no_steps, snapshot, stack, step_numbers, steps_figure
 from workbench.render._format import number
 from workbench.render.board import board_of
-from workbench.render.palette import DECODE, FORWARD, LOOKS, PLAN, PREFILL, SAMPLE, VERIFY
+from workbench.render.palette import DECODE, DRAFT, FORWARD, LOOKS, PLAN, PREFILL, SAMPLE, VERIFY
 
 _PATTERNS = {DECODE: "", VERIFY: "/", PREFILL: "."}
 # The scheduler's own work is orange, the runner's grey.
-_PHASES = {"plan": (PLAN, ""), "prepare": (SAMPLE, "."), "forward": (FORWARD, ""), "sample": (SAMPLE, "/"), "commit": (PLAN, "x")}
+_PHASES = {
+    "plan": (PLAN, ""),
+    "prepare": (SAMPLE, "."),
+    "forward": (FORWARD, ""),
+    "sample": (SAMPLE, "/"),
+    "draft": (DRAFT, "|"),
+    "commit": (PLAN, "x"),
+}
 
 
 def batch(trace: Any, *, times: bool = True) -> Figure:
@@ -33,7 +40,7 @@ def batch(trace: Any, *, times: bool = True) -> Figure:
     if times:
         timings = [record.timing for record in trace]
         phases = [Layer(name, [round(getattr(one, f"{name}_ms"), 4) for one in timings], *look) for name, look in _PHASES.items()]
-        stack(fig, steps, phases, "%{y:.3~r} ms", panel=2)
+        stack(fig, steps, [one for one in phases if one.name != "draft" or any(one.values)], "%{y:.3~r} ms", panel=2)
         _keep_readable(axes(fig, 2)[1], [one.total_ms for one in timings])
     return fig
 

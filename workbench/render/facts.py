@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Any, NamedTuple
 
+from workbench.config import EngineConfig
 from workbench.metrics import Percentiles, RequestMetrics, RunMetrics
 from workbench.render._format import NONE, ms, number, percent, plural, seconds, token_ids
+from workbench.speculative.measured import SpeculationMetrics
 from workbench.trace import Trace
 
 COLUMNS = ("request", "prompt", "cached", "output", "queue", "TTFT", "ITL p50", "ITL max", "E2E", "preempted", "finish")
@@ -54,6 +56,37 @@ def headline(metrics: Any) -> list[tuple[str, str]]:
     if metrics.mean_acceptance_length is not None:
         figures.append((number(metrics.mean_acceptance_length, 2), "tokens per verify"))
     return figures
+
+
+def speculation(result: Result) -> list[str]:
+    """What speculation gave, and that proposing failed, a sentence each; nothing when there was none."""
+    config, metrics = result.trace.config, result.metrics
+    if not config.max_drafts and metrics.acceptance_rate is None:
+        return []
+    failed = [record for record in result.trace.records if record.draft_problem]
+    method = _method(config)
+    found = [f"Speculation{f' ({method})' if method else ''}: {accepted(metrics)}."]
+    if failed:
+        problem = failed[0].draft_problem.rstrip(".")
+        found.append(f"Proposing drafts failed after {plural(len(failed), 'step')}, first after step {failed[0].step}: {problem}.")
+    return found
+
+
+def _method(config: EngineConfig) -> str:
+    width = config.num_speculative_tokens
+    drafts = f"auto, at most {plural(config.max_drafts, 'draft')}" if width == "auto" else plural(config.max_drafts, "draft")
+    return ", ".join(part for part in (config.speculative, drafts if config.max_drafts else "") if part)
+
+
+def accepted(metrics: SpeculationMetrics) -> str:
+    """How many drafts were right, and what that gave, in words."""
+    if metrics.acceptance_rate is None:
+        return "no draft was verified"
+    gain = "no speed-up to tell, as no step of the same batch size ran without drafts"
+    if metrics.speed_up_measured is not None:
+        gain = f"{number(metrics.speed_up_measured)} times as fast as plain steps, {number(metrics.speed_up_predicted)} predicted"
+    length = f"{number(metrics.mean_acceptance_length)} tokens per verification"
+    return f"{percent(metrics.acceptance_rate)} of the drafts accepted, {length}; {gain}"
 
 
 def extent(metrics: Any) -> str:

@@ -64,12 +64,12 @@ def render_html(run: Any) -> str:
 
 def page(result: facts.Result, shown: str) -> str:
     """:func:`render_html` around what shows the steps: pictures, or a player of them."""
-    return framed(_header(result), _outputs(result), shown, _numbers(result.metrics), _FOOTER.format(escape(result.name)))
+    return framed(_header(result), _outputs(result), shown, _drafts(result), _numbers(result.metrics), _FOOTER.format(escape(result.name)))
 
 
 def document_body(result: facts.Result, shown: str) -> str:
     """The same for a page that nobody reads in a notebook: the steps come first."""
-    return framed(_header(result), shown, _outputs(result), _numbers(result.metrics))
+    return framed(_header(result), shown, _outputs(result), _drafts(result), _numbers(result.metrics))
 
 
 def framed(*parts: str) -> str:
@@ -155,6 +155,11 @@ def _pre(text: str, cls: str) -> str:
 def _picture(name: str, note: str, svg: str) -> str:
     title = f'<div class="wb-name"><b>{escape(name)}</b> <span>{escape(note)}</span></div>'
     return f'<div class="wb-part">{title}\n<div class="wb-scroll">{svg}</div></div>\n'
+
+
+def _drafts(result: facts.Result) -> str:
+    lines = "".join(f'<div class="wb-nums">{escape(line)}</div>' for line in facts.speculation(result))
+    return f'<div class="wb-part">{lines}</div>' if lines else ""
 
 
 def _numbers(metrics: Any) -> str:

@@ -32,4 +32,4 @@ LOOKS: dict[str, Look] = {
     HELD: Look(LINE, "done, held by its batch", "h"),
     PREEMPTED: Look("#d55e00", "preempted", "!"),
 }
-PLAN, FORWARD, SAMPLE = "#e69f00", "#8b95a3", "#767d87"
+PLAN, FORWARD, SAMPLE, DRAFT = "#e69f00", "#8b95a3", "#767d87", "#cc79a7"  # proposing has the colour of verifying

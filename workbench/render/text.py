@@ -27,7 +27,8 @@ def render_text(run: Any, width: int = 100) -> str:
     """The result as plain text without control codes: outputs, numbers and a timeline of letters, ``width`` columns wide."""
     result = facts.result_of(run)
     pictures = (_timeline(result.trace, width), _table(result.metrics, width))
-    parts = ["\n".join(_head(result)), *_outputs(result, width), *pictures, _foot(result)]
+    told = (textwrap.fill(plain(line), max(width, 20)) for line in facts.speculation(result))
+    parts = ["\n".join([*_head(result), *told]), *_outputs(result, width), *pictures, _foot(result)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -37,7 +38,7 @@ def rich_result(run: Any) -> RenderableType:
     from rich.text import Text
 
     result = facts.result_of(run)
-    first, *rest = _head(result)
+    first, *rest = [*_head(result), *map(plain, facts.speculation(result))]
     parts: list[RenderableType] = [Text(first, style="bold"), *(Text(line, style="dim") for line in rest), Text()]
     for name, members in list(facts.families(result))[:MAX_OUTPUTS]:
         parts += _rich_family(plain(name), members)

@@ -11,14 +11,16 @@ from workbench.render._format import ms, number, plural
 from workbench.render._svg import LEFT, RIGHT, Grid
 from workbench.render.board import Board, board_of, fold
 from workbench.render.lanes import box, definitions, end_mark, endings, lanes, swatch
-from workbench.render.palette import DIM, FORWARD, LOOKS, PLAN, PREEMPTED, SAMPLE, WORK
+from workbench.render.palette import DIM, DRAFT, FORWARD, LOOKS, PLAN, PREEMPTED, SAMPLE, WORK
 
 _TOKENS_HEIGHT, _MS_HEIGHT = 58.0, 44.0
-_PHASES = (
+Phase = tuple[str, str, str, tuple[str, ...]]
+_PHASES: tuple[Phase, ...] = (
     ("plan + commit", PLAN, "1", ("plan_ms", "commit_ms")),
     ("forward", FORWARD, "0.5", ("prepare_ms", "forward_ms")),
     ("sample", SAMPLE, "1", ("sample_ms",)),
 )
+_DRAFTING: Phase = ("propose drafts", DRAFT, "1", ("draft_ms",))
 
 
 def timeline_svg(trace: Any) -> str:
@@ -96,6 +98,10 @@ def _caption(y: float, words: str) -> str:
     return svg.label(LEFT - 8, y, words, anchor="end")
 
 
+def _phases(board: Board) -> tuple[Phase, ...]:
+    return (*_PHASES, _DRAFTING) if any(record.timing.draft_ms for record in board.records) else _PHASES
+
+
 def _times(board: Board, grid: Grid, y: float) -> tuple[str, float]:
     base = y + _MS_HEIGHT
     timings = [record.timing for record in board.records]
@@ -109,7 +115,7 @@ def _times(board: Board, grid: Grid, y: float) -> tuple[str, float]:
     if grid.k > 1:
         pale = svg.bars(grid, [min(high * scale, _MS_HEIGHT) for _, high in totals], base)
         parts.append(svg.path(pale, fill=DIM, fill_opacity="0.35"))
-    for name, colour, opacity, phases in _PHASES:
+    for name, colour, opacity, phases in _phases(board):
         edges = [edge + sum(getattr(timing, phase) for phase in phases) for edge, timing in zip(edges, timings, strict=True)]
         outline = svg.bars(grid, [min(mean * scale, _MS_HEIGHT) for mean, _ in fold(edges, grid.k)], base)
         title = f"{name}: {ms(sum(getattr(timing, phase) for timing in timings for phase in phases))} in all"
@@ -157,7 +163,7 @@ def _legend(board: Board, grid: Grid, y: float, ids: str) -> tuple[str, float]:
     seen = board.kinds()
     entries = [(swatch(kind, ids), look.label) for kind, look in LOOKS.items() if kind in seen]
     entries += [(end_mark(reason, 3, -1), f"ended by {reason}") for reason in endings(board)]
-    phases = [("", "ms:"), *((box(colour, opacity=opacity), words) for words, colour, opacity, _ in _PHASES)]
+    phases = [("", "ms:"), *((box(colour, opacity=opacity), words) for words, colour, opacity, _ in _phases(board))]
     if grid.k > 1:
         phases.append(("", f"each column is {grid.k} steps: bars are means (pale: the highest),"))
         phases.append(("", "cells a preemption or prefill if there was one, else the most frequent state"))

@@ -106,9 +106,7 @@ def life_text(life: LifeData) -> str:
     """The paragraph, and a table of the segments."""
     rows = [_LIFE, *map(_life_row, life.segments)]
     sizes = [max(len(row[i]) for row in rows) for i in range(4)]
-    table = [
-        f"  {row[0]:<{sizes[0]}}  {row[1]:<{sizes[1]}}  {row[2]:>{sizes[2]}}  {row[3]:>{sizes[3]}}  {row[4]}".rstrip() for row in rows
-    ]
+    table = [f"  {row[0]:<{sizes[0]}}  {row[1]:<{sizes[1]}}  {row[2]:>{sizes[2]}}  {row[3]:>{sizes[3]}}  {row[4]}".rstrip() for row in rows]
     return "\n".join([*textwrap.wrap(plain(life_story(life)), WIDTH), *table])
 
 
@@ -116,7 +114,7 @@ def life_html(life: LifeData) -> str:
     """The same for a page."""
     head = "".join(f"<th{_numeric(i)}>{escape(name)}</th>" for i, name in enumerate(_LIFE))
     body = "\n".join(_life_line(segment) for segment in life.segments)
-    return _page(f'<div>{escape(life_story(life))}</div>\n<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>')
+    return _page(f"<div>{escape(life_story(life))}</div>\n<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>")
 
 
 def _life_line(segment: Segment) -> str:
@@ -157,4 +155,3 @@ def prefix_html(story: PrefixStoryData) -> str:
 
 def _page(content: str) -> str:
     return f'<div class="wb-why mathjax_ignore tex2jax_ignore"><style>{_STYLE}</style>\n{content}\n</div>'
-
