@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from policy_workloads import policy_workloads
-from render_fixtures import make_trace, scripted_run
+from render_fixtures import make_trace, scripted_run, speculative_run
 from tape_reader import STATES, STATUS, Tape, read_all
 from test_moment import CHANGES
 from test_rebuild import engine_of
@@ -29,6 +29,7 @@ from workbench.prefix import extend_hashes
 from workbench.rebuild import originals
 from workbench.render.board import board_of, states_of
 from workbench.runners.scripted import ScriptedRunner
+from workbench.speculative.measured import rounds_of
 from workbench.tape import Packer, Part, meta, snapshot
 from workbench.tape.columns import NO_CODE, NO_TOKEN, NONE
 
@@ -52,11 +53,12 @@ def assert_tells_the_steps(tape, records):
     for step, record in zip(tape.steps, records, strict=True):
         timing, kv = record.timing, record.kv
         assert step["start_s"] == record.start_s
-        for phase in ("plan_ms", "prepare_ms", "forward_ms", "sample_ms", "commit_ms"):
+        for phase in ("plan_ms", "prepare_ms", "forward_ms", "sample_ms", "commit_ms", "draft_ms"):
             assert step[phase] == pytest.approx(getattr(timing, phase), rel=1e-6)
         assert (step["token_limit"], step["token_used"]) == (record.tokens.limit, record.tokens.used)
         assert (step["seq_limit"], step["seq_used"]) == (record.seqs.limit, record.seqs.used)
         assert (step["kv_in_use"], step["kv_cached"], step["kv_free"]) == (kv.in_use, kv.cached, kv.free)
+        assert step["num_drafts"] == (NO_CODE if record.draft_choice is None else record.draft_choice.num_drafts)
         assert (step["running"], step["waiting"]) == (len(record.running), len(record.waiting))
         assert_tells_the_lanes(tape, step["lanes"], record)
         assert_tells_the_tokens(tape, step, record)
@@ -102,6 +104,9 @@ def assert_tells_the_tokens(tape, step, record):
     assert {row["origin"] for row in step["tokens"] if tape.name(row["request"]) not in verified} <= {0}
     rounds = [(tape.name(row["request"]), row["proposed"], row["accepted"], row["emitted"]) for row in step["rounds"]]
     assert rounds == [(spec.request_id, spec.proposed, spec.accepted, spec.emitted) for spec in record.spec]
+    assert [row["drafted"] for row in step["rounds"] if row["drafted"]] == [spec.proposed for spec in rounds_of(record)]
+    for row, spec in zip(step["rounds"], record.spec, strict=True):
+        assert (row["draft_ms"], row["verify_ms"]) == pytest.approx((spec.draft_ms, spec.verify_ms), rel=1e-6)
     assert len(step["drafts"]) == sum(spec.proposed for spec in record.spec)
 
 
@@ -436,6 +441,16 @@ def test_drafts_are_those_that_were_verified(num_blocks):
     assert told == given
     assert any(told)
     assert num_blocks > 6 or any(record.preempted for record in trace.records)
+
+
+def test_times_and_choices_of_drafting_are_told():
+    trace = speculative_run().trace
+    tape = packed(trace)
+    assert_tells_the_steps(tape, trace.records)
+    assert [step["num_drafts"] for step in tape.steps] == [0, 0, 0, 0, 4, NO_CODE]
+    assert [(row["draft_ms"], row["verify_ms"]) for step in tape.steps for row in step["rounds"]] == [(10, 30)] * 2
+    assert meta(trace, 0)["speculation"] == "eagle, auto, at most 6 drafts"
+    assert meta(make_trace(1), 0)["speculation"] == ""
 
 
 def test_alternatives_and_log_probabilities_belong_to_their_tokens():

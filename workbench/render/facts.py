@@ -64,7 +64,7 @@ def speculation(result: Result) -> list[str]:
     if not config.max_drafts and metrics.acceptance_rate is None:
         return []
     failed = [record for record in result.trace.records if record.draft_problem]
-    method = _method(config)
+    method = method_in_words(config)
     found = [f"Speculation{f' ({method})' if method else ''}: {accepted(metrics)}."]
     if failed:
         problem = failed[0].draft_problem.rstrip(".")
@@ -72,7 +72,8 @@ def speculation(result: Result) -> list[str]:
     return found
 
 
-def _method(config: EngineConfig) -> str:
+def method_in_words(config: EngineConfig) -> str:
+    """How drafts are proposed and how many, ``eagle, 4 drafts``; empty without speculation."""
     width = config.num_speculative_tokens
     drafts = f"auto, at most {plural(config.max_drafts, 'draft')}" if width == "auto" else plural(config.max_drafts, "draft")
     return ", ".join(part for part in (config.speculative, drafts if config.max_drafts else "") if part)

@@ -18,7 +18,7 @@ Rows = list[float]  # rows one after the other: a tuple for each would be work f
 NONE = -(2**31)
 """Stands in an ``i4`` column where there is no number."""
 NO_CODE = 255
-"""Stands in a ``u1`` column of codes where there is none."""
+"""Stands in a ``u1`` column of codes, or of numbers of drafts, where there is none."""
 NO_TOKEN = 2**32 - 1
 """Stands in a ``u4`` column of token ids where the id is not known, or where a draft was a placeholder."""
 
@@ -46,8 +46,8 @@ def _fields(text: str) -> dict[str, str]:
 
 TABLES = {
     "steps": _fields(
-        "start_s:f8 plan_ms prepare_ms forward_ms sample_ms commit_ms:f4 token_limit token_used seq_limit seq_used "
-        f"kv_in_use kv_cached kv_free running waiting:u4 wasted:i4 {' '.join(ROWS)}:u4"
+        "start_s:f8 plan_ms prepare_ms forward_ms sample_ms commit_ms draft_ms:f4 token_limit token_used seq_limit seq_used "
+        f"kv_in_use kv_cached kv_free running waiting:u4 num_drafts:u1 wasted:i4 {' '.join(ROWS)}:u4"
     ),
     "lanes": _fields(
         "request:u4 state verdict reason:u1 start end cached:u4 drafts sampled:u2 accepted:i2 finish:u1 needed available limit blocker:i4"
@@ -55,7 +55,7 @@ TABLES = {
     "cells": _fields("block:u4 status:u1 owners content index hash order:i4"),
     "touches": _fields("block:u4 kind:u1 request:i4"),
     "tokens": _fields("request id:u4 origin:u1 logprob:f4 rank:u4 tops:u1"),
-    "rounds": _fields("request:u4 proposed accepted emitted:u2"),
+    "rounds": _fields("request:u4 proposed accepted emitted drafted:u2 draft_ms verify_ms:f4"),
     "tops": _fields("id:u4 logprob:f4"),
     "drafts": _fields("id:u4"),
 }

@@ -11,6 +11,7 @@ from workbench.config import EngineConfig
 from workbench.events import Reason
 from workbench.moment.reuse import has_order
 from workbench.render.board import REASON_WORDS
+from workbench.render.facts import method_in_words
 from workbench.tape.rows import REASONS, TOUCHES
 from workbench.trace import Trace
 
@@ -30,6 +31,7 @@ def meta(trace: Trace, first_step: int) -> dict[str, Any]:
         "first_step": first_step,
         "fidelity": trace.fidelity,
         "config": config,
+        "speculation": method_in_words(trace.config),
         "reasons": list(REASONS),
         "reason_words": {reason.value: _template(reason) for reason in Reason},
         "events": list(TOUCHES),

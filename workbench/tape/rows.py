@@ -31,8 +31,9 @@ def step_row(record: StepRecord, wasted: int | None) -> Row:
     timing, kv = record.timing, record.kv
     return (
         record.start_s, timing.plan_ms, timing.prepare_ms, timing.forward_ms, timing.sample_ms, timing.commit_ms,
-        record.tokens.limit, record.tokens.used, record.seqs.limit, record.seqs.used,
-        kv.in_use, kv.cached, kv.free, len(record.running), len(record.waiting), NONE if wasted is None else wasted,
+        timing.draft_ms, record.tokens.limit, record.tokens.used, record.seqs.limit, record.seqs.used,
+        kv.in_use, kv.cached, kv.free, len(record.running), len(record.waiting),
+        NO_CODE if record.draft_choice is None else record.draft_choice.num_drafts, NONE if wasted is None else wasted,
     )  # fmt: skip
 
 
@@ -117,7 +118,8 @@ class Drafts:
         for spec in record.spec:
             name = spec.request_id
             known = () if name in record.admitted else self._open.get(name, ())[: spec.proposed]  # a newcomer's are placeholders
-            rounds += (numbers[name], spec.proposed, spec.accepted, spec.emitted)
+            drafted = 0 if name in record.admitted else spec.proposed
+            rounds += (numbers[name], spec.proposed, spec.accepted, spec.emitted, drafted, spec.draft_ms, spec.verify_ms)
             drafts += [token if token >= 0 else NO_TOKEN for token in known]
             drafts += [NO_TOKEN] * (spec.proposed - len(known))
         return rounds, drafts
