@@ -14,6 +14,7 @@ from torch import Tensor
 from workbench.errors import ConfigError, ModelIntegrityError
 from workbench.events import ModelFacts
 from workbench.models.config import ModelConfig, read_config
+from workbench.models.linear import MakeLinear
 from workbench.models.llama import Layer, Linear, Llama
 from workbench.models.paths import Path as ExecutionPath
 from workbench.models.paths import choose_path
@@ -72,6 +73,24 @@ def load_folder(
         raise ConfigError(f"{folder.name} does not fit the memory of {device}: choose a smaller model or another device") from None
     facts = _facts(config, path, source, name or folder.name, _device(device))
     return LoadedModel(folder, config, path, architecture, facts)
+
+
+def layers_with(loaded: LoadedModel, make_linear: MakeLinear) -> list[Layer]:
+    """The model's layers with projections of another kind, made from the checkpoint's weights; norms are shared.
+
+    Raises :class:`ModelIntegrityError` when the checkpoint is gone, :class:`ConfigError` when memory does not hold them.
+    """
+    path = loaded.path._replace(make_linear=make_linear)
+    try:
+        with torch.inference_mode():
+            source = _Weights(loaded.folder, path, loaded.device)
+            made = [_layer(loaded.config, source, path, index) for index in range(loaded.config.num_layers)]
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise ConfigError(f"a second copy of {loaded.name} does not fit memory: choose a smaller model or other drafts") from None
+    owned = zip(loaded.architecture.layers, made, strict=True)
+    return [own._replace(qkv=new.qkv, output=new.output, gate_up=new.gate_up, down=new.down) for own, new in owned]
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -44,7 +44,7 @@ class OwnDrafter:
     def draft(self, rows: Sequence[Grown], after: Stepped) -> list[list[int]]:
         """Read the newest token, which the target has not, and go on from there."""
         kv = after.kv[: len(self.copy.layers)]
-        living = [index for index, row in enumerate(rows) if row.limit and _has_slot(row, after.block_size)]
+        living = [index for index, row in enumerate(rows) if row.limit and has_slot(row, after.block_size)]
         if not living:
             return [[] for _ in rows]
         drafts = Chain(rows, [len(row.token_ids) - 1 for row in rows], after.block_size)
@@ -65,5 +65,6 @@ def _newest(row: Grown) -> DraftRow:
     return DraftRow(position, position + 1, row.token_ids[-1:], row.row.block_ids)
 
 
-def _has_slot(row: Grown, block_size: int) -> bool:
+def has_slot(row: Grown, block_size: int) -> bool:
+    """Whether the row's blocks hold its newest token; without, nothing can be drafted after it."""
     return len(row.token_ids) <= len(row.row.block_ids) * block_size
