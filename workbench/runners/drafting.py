@@ -83,11 +83,11 @@ def propose(plan: StepPlan, output: StepOutput, vocab_size: int, draft: Callable
 def from_tokens(proposer: Proposer, rows: Sequence[Grown]) -> list[list[int]]:
     """The drafts of a proposer that sees tokens alone."""
     asked = [row for row in rows if row.limit]
-    drafts = iter(proposer.propose([row.wanted for row in asked]) if asked else [])
-    found = [next(drafts) if row.limit else [] for row in rows]
-    if next(drafts, None) is not None:
-        raise ValueError("the proposer answered for more requests than were asked")
-    return found
+    answers = proposer.propose([row.wanted for row in asked]) if asked else []
+    if len(answers) != len(asked):
+        raise ValueError(f"the proposer answered for {len(answers)} requests, {len(asked)} were asked")
+    drafts = iter(answers)
+    return [next(drafts) if row.limit else [] for row in rows]
 
 
 def _checked(row: Grown, drafts: Sequence[int], vocab_size: int) -> list[int]:
