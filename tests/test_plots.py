@@ -374,8 +374,8 @@ def test_a_cell_counts_the_rounds_that_accepted_so_many_of_so_many_drafts():
     for accepted, counts, shares in zip(cells.y, cells.text, cells.z, strict=True):
         for length, count, share in zip(lengths, counts, shares, strict=True):
             of_length = [one.accepted for one in rounds if one.proposed == length]
-            assert count == (of_length.count(accepted) if accepted <= length else None)
-            assert share == (None if count is None else count / len(of_length))
+            assert count == (str(of_length.count(accepted)) if accepted <= length else "")
+            assert share == (int(count) / len(of_length) if count else None)
 
 
 def test_the_title_tells_the_speed_up_measured_and_predicted():

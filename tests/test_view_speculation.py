@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from render_fixtures import speculative_run
 from view_plots import crowded_trace, speculative_trace
 from view_runs import frame_of, press
 
@@ -129,3 +130,16 @@ def test_rounds_that_were_taken_back_count_no_more(view_page):
     view.push({"kind": "frame", "seq": 1, "parts": [part]}, less)
     left = sum(len(record.spec) for record in TRACE.records[:8])
     assert f", {left} rounds: " in view.page.locator(BARS).get_attribute("aria-label")
+
+
+def test_a_round_tells_what_proposing_and_verifying_took_and_the_header_how_drafts_are_proposed(view_page):
+    view = view_page(*frame_of(speculative_run().trace, live=False), **SCREEN)
+    press(view, "Home", *["ArrowRight"] * 4)
+    assert view.page.locator(".wb-round").inner_text().replace("\n", " ").endswith("10 ms draft, 30 ms verify")
+    assert view.page.get_by_text("eagle, auto, at most 6 drafts", exact=True).is_visible()
+    assert view.page.get_by_text("drafts chosen").is_visible()
+
+
+def test_the_line_of_the_drafts_chosen_is_there_only_where_they_were(view):
+    assert not view.page.get_by_text("drafts chosen").is_visible()
+    assert view.page.get_by_text("3 drafts", exact=True).is_visible()

@@ -46,7 +46,7 @@ def acceptance(trace: Any) -> Figure:
     if not verified:
         return empty("No drafts were verified in this trace: speculation is off, or proposed nothing.")
     titles = ("draft position", step_title(trace), "drafts proposed")
-    fig = figure(titles, ("share of rounds", "mean acceptance length", "accepted"), (0.28, 0.5, 0.22), 380, across=True)
+    fig = figure(titles, ("share of rounds", "mean acceptance length", "accepted"), (0.31, 0.47, 0.22), 380, across=True)
     rounds = [one for _, found in verified for one in found]
     _by_position(fig, positions(rounds))
     _over_time(fig, verified)
@@ -72,7 +72,7 @@ def _by_position(fig: Figure, found: Sequence[Position]) -> None:
     counts = [[one.accepted, rounds, one.proposed] for one in found]
     shares = [one.accepted / rounds for one in found]
     labels = [f"{share:.0%}" for share in shares]
-    words = {"text": labels, "textposition": "auto", "hovertemplate": f"{_BAR}<extra></extra>"}
+    words = {"text": labels, "textposition": "auto", "textangle": 0, "hovertemplate": f"{_BAR}<extra></extra>"}
     draw(fig, "Bar", x=places, y=shares, name="unconditional", marker=bar, customdata=counts, **words)
     given = [(place, one) for place, one in zip(places, found, strict=True) if one.reached]
     tick = {"symbol": "line-ew", "size": 26, "line": {"width": 3, "color": LOOKS[PREFILL].colour}}
@@ -113,7 +113,7 @@ def _choices(fig: Figure, trace: Trace, longest: int) -> None:
 def _by_length(fig: Figure, rounds: Sequence[SpecRound]) -> None:
     found = by_length(rounds)
     rows = range(max(found) + 1)
-    counts = [[found[length][row] if row <= length else None for length in found] for row in rows]
+    counts = [[str(found[length][row]) if row <= length else "" for length in found] for row in rows]
     shares = [[None if row > length else found[length][row] / sum(found[length]) for length in found] for row in rows]
     cells = {"x": [str(length) for length in found], "y": list(rows), "z": shares, "text": counts, "texttemplate": "%{text}"}
     look = {"colorscale": [[0, _PALE], [1, LOOKS[VERIFY].colour]], "zmin": 0, "zmax": 1, "showscale": False, "xgap": 1, "ygap": 1}

@@ -155,5 +155,5 @@ function extend<Entry>(held: Entry[], base: number, entries: readonly Entry[] = 
   for (const entry of entries) held.push(entry);
 }
 
-export const PHASES = ["plan_ms", "prepare_ms", "forward_ms", "sample_ms", "commit_ms"] as const;
+export const PHASES = ["plan_ms", "prepare_ms", "forward_ms", "sample_ms", "commit_ms", "draft_ms"] as const;
 const EMPTY = new Float64Array(0);

@@ -54,6 +54,7 @@ export interface Meta {
   readonly first_step: number;
   readonly fidelity: string;
   readonly config: Readonly<Record<string, KnobValue>>;
+  readonly speculation: string; // "eagle, 4 drafts"; empty without
   readonly reasons: readonly string[];
   readonly reason_words: Readonly<Record<string, string>>;
   readonly events: readonly string[];

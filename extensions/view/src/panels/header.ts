@@ -39,10 +39,8 @@ class Header implements Panel {
     setText(this.#model, modelWords(run));
     this.#model.title = [run.meta.model["architecture"], run.meta.model["path"]].filter(Boolean).join(" · ");
     this.#drawState(run);
-    const width = Number(configOf(run)["num_speculative_tokens"] ?? 0);
-    hide(this.#speculation, width === 0);
-    setText(this.#speculation, `speculation K=${width}`);
-    this.#speculation.title = `Up to ${count(width, "draft token")} of each request are verified in a step`;
+    hide(this.#speculation, !run.meta.speculation);
+    setText(this.#speculation, run.meta.speculation);
     this.#figures.draw(run);
     this.#tabs.draw();
   }
@@ -92,15 +90,13 @@ function modelWords(run: RunView): string {
   return [name, DTYPES[String(dtype)] ?? dtype, device].filter((word) => word !== undefined && word !== "" && word !== "none").join(" · ");
 }
 
-export const configOf = (run: RunView): RunView["meta"]["config"] => run.status.config ?? run.meta.config;
-
 /** The headline figures of the whole run, each over its name. */
 class FigureRow {
-  readonly #ttft = figure("TTFT p50", "Time to first token: from a request's arrival to its first token; half of them took longer");
-  readonly #itl = figure("ITL p50 / p99", "Inter-token latency: between two tokens of a request; half, and one in a hundred, took longer");
-  readonly #output = figure("output", "Output tokens of all requests over the time of all steps");
-  readonly #hits = figure("prefix hits", "Share of the prompt tokens looked up that were found in the prefix cache");
-  readonly #verify = figure("tokens per verify", "Tokens that came out of a verification on average: the accepted drafts and one more");
+  readonly #ttft = figure("TTFT p50", "Time to first token, from a request's arrival: the median");
+  readonly #itl = figure("ITL p50 / p99", "Inter-token latency, between two tokens of a request: the median, and the 99th percentile");
+  readonly #output = figure("output", "Output tokens over the time of all steps");
+  readonly #hits = figure("prefix hits", "Share of the prompt tokens looked up that the prefix cache held");
+  readonly #verify = figure("tokens per verify", "Tokens of a verification on average: accepted drafts and one more");
   readonly el = h("dl", { class: "wb-figures" }, ...[this.#ttft, this.#itl, this.#output, this.#hits, this.#verify].map((each) => each.el));
 
   draw(run: RunView): void {

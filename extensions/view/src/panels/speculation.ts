@@ -6,7 +6,7 @@ import { count } from "../format.js";
 import { Bars } from "../speculation/bars.js";
 import { Chips } from "../speculation/chips.js";
 import { acceptanceOf } from "../speculation/rounds.js";
-import { Yield } from "../speculation/yield.js";
+import { Yield, draftsChosen } from "../speculation/yield.js";
 
 export const speculation: MakePanel = (app, signal) => new SpeculationPanel(app, signal);
 
@@ -17,6 +17,7 @@ class SpeculationPanel implements Panel {
   readonly #yield: Yield;
   readonly #step = span("", "");
   readonly #dot = span("", "");
+  readonly #chosen = span("", key("┄", ""), "drafts chosen");
 
   constructor(
     private readonly app: App,
@@ -29,7 +30,7 @@ class SpeculationPanel implements Panel {
     this.#yield = new Yield(app, signal);
     const bars = h("div", {}, this.#bars.el);
     const rates = legend(span("", key("■", "wb-mark-round"), "of all rounds"), span("", key("━", ""), "of those that accepted the one before"));
-    const yields = legend(span("", key("●", "wb-mark-round"), this.#dot), span("", key("━", ""), "mean so far"));
+    const yields = legend(span("", key("●", "wb-mark-round"), this.#dot), span("", key("━", ""), "mean so far"), this.#chosen);
     const over = h("h4", {}, span("", "tokens per round"), h("em", {}, "and what a step cost"));
     body.append(bars, rates, h("h4", {}, this.#step), this.#chips.el, over, this.#yield.el, yields);
   }
@@ -39,6 +40,7 @@ class SpeculationPanel implements Panel {
     const acceptance = acceptanceOf(focus.tape);
     hide(this.el, acceptance.rounds === 0);
     if (acceptance.rounds === 0) return;
+    hide(this.#chosen, draftsChosen(focus.tape, 0) === null);
     setText(this.#step, `drafts of step ${focus.tape.firstStep + state.position}`);
     this.#bars.draw(acceptance);
     this.#yield.draw();

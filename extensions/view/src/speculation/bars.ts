@@ -78,10 +78,9 @@ export class Bars {
 
   #words(event: MouseEvent): string {
     const acceptance = this.#acceptance;
-    if (acceptance === undefined || acceptance.positions.length === 0) return "";
     const place = Math.floor(this.#canvas.place(event)[0] / this.#slot);
-    const at = acceptance.positions[place];
-    if (at === undefined) return "";
+    const at = acceptance?.positions[place];
+    if (acceptance === undefined || at === undefined) return "";
     const all = `draft ${place + 1}: accepted in ${at.accepted} of ${acceptance.rounds} rounds, ${percent(at.accepted / acceptance.rounds)}`;
     const given = `of the ${at.reached} that accepted draft ${place}: ${at.reached > 0 ? percent(at.accepted / at.reached) : "–"}`;
     return [all, ...(place > 0 ? [given] : []), `proposed in ${at.proposed}`].join("\n");

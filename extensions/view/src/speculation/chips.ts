@@ -3,6 +3,7 @@
 import type { App } from "../app.js";
 import { nameOf } from "../blocks/words.js";
 import { aria, box, h } from "../dom.js";
+import { ms } from "../format.js";
 import { requestColour } from "../theme.js";
 import type { Tape } from "../tape.js";
 import { type Round, roundsAt } from "./rounds.js";
@@ -32,7 +33,8 @@ export class Chips {
     const name = h("b", { style: `color:${requestColour(request)}` }, id);
     const chips = round.drafts.map((token, place) => chip(tape, token, fate(place, round)));
     const after = own === undefined ? [] : [h("span", { class: "wb-dim", "aria-hidden": "true" }, "→"), chip(tape, own.id, OWN[own.origin])];
-    const row = h("div", { class: "wb-round", role: "listitem", "aria-label": aloud(id, round) }, name, ...chips, ...after);
+    const times = h("span", { class: "wb-dim" }, `${ms(round.draftMs)} draft, ${ms(round.verifyMs)} verify`);
+    const row = h("div", { class: "wb-round", role: "listitem", "aria-label": aloud(id, round) }, name, ...chips, ...after, times);
     if (request === this.app.state.request) aria(row, "current", "true");
     return row;
   }
@@ -43,15 +45,15 @@ type Fate = readonly [cls: string, words: string];
 const OWN = {
   decoded: ["wb-own", "decoded"],
   accepted: ["wb-accepted", "accepted draft"],
-  corrected: ["wb-corrected", "corrected: the model's own token in place of the rejected draft"],
-  bonus: ["wb-bonus", "bonus: all drafts were accepted, so one more token came for free"],
+  corrected: ["wb-corrected", "corrected: the model's own in place of the rejected draft"],
+  bonus: ["wb-bonus", "bonus: all drafts were right, so one more came for free"],
 } as const satisfies Record<string, Fate>;
 
 function fate(place: number, { accepted, emitted }: Round): Fate {
   // A request that reached its end within the accepted drafts did not take the rest of them.
-  if (place < accepted) return place < emitted ? ["wb-accepted", "accepted"] : ["wb-unreached wb-untaken", "accepted, but the request had ended before it"];
+  if (place < accepted) return place < emitted ? ["wb-accepted", "accepted"] : ["wb-unreached wb-untaken", "accepted, but the request ended before it"];
   if (place === accepted) return ["wb-rejected", "rejected"];
-  return ["wb-unreached", "not reached: a draft before it was rejected"];
+  return ["wb-unreached", "not reached: one before it was rejected"];
 }
 
 function chip(tape: Tape, token: number, [cls, words]: Fate): HTMLElement {
@@ -60,4 +62,4 @@ function chip(tape: Tape, token: number, [cls, words]: Fate): HTMLElement {
   return h("span", { class: `wb-draft ${cls}`, title: `${words} · ${known ? `token ${token}` : "a placeholder, or not recorded"}` }, text);
 }
 
-const aloud = (id: string, { drafts, accepted, emitted }: Round): string => `${id}: ${accepted} of ${drafts.length} drafts accepted, ${emitted} tokens came out`;
+const aloud = (id: string, { drafts, accepted, emitted }: Round): string => `${id}: ${accepted} of ${drafts.length} drafts accepted, ${emitted} tokens out`;

@@ -1,6 +1,6 @@
 /** Speculation of a run, read from its tape: acceptance by draft position, rounds of a step, and what rounds gave over time.
  *
- * Definitions are those of `workbench.metrics.acceptance`: rounds without drafts do not count; the unconditional rate of a position is the
+ * Definitions are those of `workbench.metrics`: rounds without drafts, or with placeholders for them, do not count; the unconditional rate of a position is the
  * share of all rounds in which that draft was accepted, the conditional one the share of those in which the one before it was.
  */
 
@@ -15,7 +15,6 @@ export interface AtPosition {
 
 export interface Acceptance {
   readonly rounds: number; // with drafts
-  readonly proposed: number;
   readonly accepted: number;
   readonly positions: readonly AtPosition[];
   /** Sums over the steps before a position (one more entry than steps): rounds, and the tokens that they emitted. */
@@ -30,7 +29,6 @@ class Counted implements Acceptance {
   #rounds = new Growing(new Float64Array(256));
   #emitted = new Growing(new Float64Array(256));
   rounds = 0;
-  proposed = 0;
   accepted = 0;
   positions: readonly AtPosition[] = [];
 
@@ -54,7 +52,7 @@ class Counted implements Acceptance {
   cut(): number {
     this.#proposed = [];
     this.#accepted = [];
-    this.rounds = this.proposed = this.accepted = 0;
+    this.rounds = this.accepted = 0;
     for (const column of [this.#rounds, this.#emitted]) {
       column.length = 0;
       column.push(0);
@@ -63,7 +61,7 @@ class Counted implements Acceptance {
   }
 
   take(position: number): void {
-    const [proposed, accepted, emitted] = ["proposed", "accepted", "emitted"].map((name) => this.tape.column(`rounds.${name}`));
+    const [proposed, accepted, emitted] = ["drafted", "accepted", "emitted"].map((name) => this.tape.column(`rounds.${name}`));
     const [first, end] = this.tape.rows("rounds", position);
     let [rounds, tokens] = [this.roundsBefore[position]!, this.emittedBefore[position]!];
     for (let row = first; row < end; row++) {
@@ -84,7 +82,6 @@ class Counted implements Acceptance {
     this.#proposed[proposed]! += 1;
     this.#accepted[accepted]! += 1;
     this.rounds += 1;
-    this.proposed += proposed;
     this.accepted += accepted;
   }
 
@@ -109,6 +106,8 @@ export interface Round {
   readonly drafts: readonly number[];
   readonly accepted: number;
   readonly emitted: number;
+  readonly draftMs: number; // this round's share of proposing its drafts, and of the step that verified them
+  readonly verifyMs: number;
   readonly own?: { readonly id: number; readonly origin: (typeof ORIGINS)[number] };
 }
 
@@ -123,7 +122,8 @@ export function roundsAt(tape: Tape, position: number): Round[] {
     const drafts = Array.from(tape.column("drafts.id").subarray(draft, draft + numbers("proposed", row)));
     draft += drafts.length;
     const own = ownToken(tape, position, request);
-    if (drafts.length > 0) found.push({ request, drafts, accepted: numbers("accepted", row), emitted: numbers("emitted", row), ...(own && { own }) });
+    const times = { draftMs: numbers("draft_ms", row), verifyMs: numbers("verify_ms", row) };
+    if (drafts.length > 0) found.push({ request, drafts, accepted: numbers("accepted", row), emitted: numbers("emitted", row), ...times, ...(own && { own }) });
   }
   return found;
 }

@@ -1,4 +1,4 @@
-/** `Yield`: tokens per round over the steps, and below what each step cost. */
+/** `Yield`: tokens per round and the drafts that were chosen over the steps, and below what each step cost. */
 
 import type uPlot from "uplot";
 import type { App } from "../app.js";
@@ -7,6 +7,7 @@ import { ms } from "../format.js";
 import { type Face, Plot, type Settings, stepAxis, valueAxis, within, write } from "../plot.js";
 import type { Tape } from "../tape.js";
 import { COLOURS, type Theme } from "../theme.js";
+import { NO_CODE } from "../wire.js";
 import { acceptanceOf } from "./rounds.js";
 
 const HEIGHT = 112;
@@ -42,12 +43,14 @@ export class Yield implements Face {
   }
 
   settings(theme: Theme): Settings {
-    const points = { show: true, size: 4, space: 0, fill: COLOURS.verify, stroke: COLOURS.verify };
+    const stroke = COLOURS.verify;
+    const line = { scale: "tokens", auto: false, spanGaps: true, points: { show: false } };
     return {
       series: [
         {},
-        { scale: "tokens", auto: false, paths: () => null, stroke: COLOURS.verify, points },
-        { scale: "tokens", auto: false, stroke: theme.ink, width: 1.5, spanGaps: true, points: { show: false } },
+        { ...line, paths: () => null, stroke, points: { show: true, size: 4, space: 0, fill: stroke, stroke } },
+        { ...line, stroke: theme.ink, width: 1.5 },
+        { ...line, stroke: theme.dim, dash: [2, 3] },
       ],
       scales: { x: { time: false }, tokens: { range: () => [-BELOW * this.#top, this.#top] } },
       axes: [stepAxis(this.app, theme), { ...valueAxis(theme, String), scale: "tokens", splits: () => this.#splits() }],
@@ -59,13 +62,15 @@ export class Yield implements Face {
     const { tape } = this.app.focus;
     const { roundsBefore, emittedBefore, positions } = acceptanceOf(tape);
     const columns = (this.#columns = columnsOf(first, last, tape.length, pixels));
-    this.#top = positions.length + 1.4;
     const mean = (from: number, to: number): number | null => {
       const rounds = roundsBefore[to]! - roundsBefore[from]!;
       return rounds > 0 ? (emittedBefore[to]! - emittedBefore[from]!) / rounds : null;
     };
     const stretches = Array.from({ length: columns.to - columns.from }, (_, i) => stretchOf(columns.level, columns.from + i, tape.length));
-    return [stretches.map(([from, to]) => (from + to - 1) / 2), stretches.map(([from, to]) => mean(from, to)), stretches.map(([, to]) => mean(0, to))];
+    const each = <Value>(value: (from: number, to: number) => Value): Value[] => stretches.map(([from, to]) => value(from, to));
+    const chosen = each((_, to) => draftsChosen(tape, to - 1));
+    this.#top = Math.max(positions.length, ...chosen.map(Number)) + 1.4;
+    return [each((from, to) => (from + to - 1) / 2), each(mean), each((_, to) => mean(0, to)), chosen];
   }
 
   #splits(): number[] {
@@ -80,7 +85,7 @@ export class Yield implements Face {
     const { level, from, to } = this.#columns;
     const costs = costsOf(tape);
     const slowest = Array.from({ length: to - from }, (_, i) => costs.of(level, from + i)[1]);
-    const most = slowest.reduce((a, b) => Math.max(a, b), 0);
+    const most = Math.max(0, ...slowest);
     const room = (height * BELOW) / (1 + BELOW) - 4;
     const step = width / (last - first);
     context.fillStyle = theme.wait;
@@ -91,6 +96,12 @@ export class Yield implements Face {
     });
     write(context, theme, `ms per step, up to ${ms(most)}`, width - 4, height - room - 2);
   }
+}
+
+/** How many drafts a step asked for, where that was chosen for it. */
+export function draftsChosen(tape: Tape, position: number): number | null {
+  const found = tape.at("num_drafts", position);
+  return found === NO_CODE ? null : found;
 }
 
 const known = new WeakMap<Tape, Extremes>();

@@ -14,7 +14,7 @@ export type Event<Kind extends TapeEvent["kind"]> = Extract<TapeEvent, { kind: K
 const WORK = [PREFILL, DECODE, VERIFY]; // by code of lanes.state
 const LANES = ["request", "state", "start", "end", "cached"];
 const STEPS = ["token_limit", ...PHASES];
-const STRIPES = [LIMIT, PLAN, PLAN, FORWARD, SAMPLE, SAMPLE]; // by column of STEPS
+const STRIPES = [LIMIT, PLAN, PLAN, FORWARD, SAMPLE, SAMPLE, SAMPLE]; // by column of STEPS
 
 export class Digest implements Follower {
   readonly totals = new Totals();

@@ -13,7 +13,7 @@ const WORDS: Readonly<Record<Kind, string>> = {
   cache: "spared by the prefix cache",
   plan: "plan, prepare",
   forward: "forward",
-  sample: "sample, commit",
+  sample: "sample, draft, commit",
   peak: "pale: the most in a column of steps",
   stop: "end: stop",
   length: "end: length",

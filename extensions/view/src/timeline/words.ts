@@ -113,7 +113,7 @@ export function timeWords(run: RunView, [first, end]: Share): string {
     if (tape.durationMs(position) > tape.durationMs(slowest)) slowest = position;
   }
   const phase = (name: string): string => `${name} ${number(tape.at(`${name}_ms`, slowest))}`;
-  const phases = `${phase("plan")} + ${phase("prepare")}, ${phase("forward")}, ${phase("sample")} + ${phase("commit")}`;
+  const phases = `${phase("plan")} + ${phase("prepare")}, ${phase("forward")}, ${phase("sample")} + ${phase("draft")} + ${phase("commit")}`;
   const words = `${spanWords(run, [slowest, slowest + 1])}: ${ms(tape.durationMs(slowest))}\n${phases}`;
   return end - first > 1 ? `${spanWords(run, [first, end])}: ${ms(sum / (end - first))} on average, the slowest\n${words}` : words;
 }
