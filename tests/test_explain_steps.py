@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from render_fixtures import speculative_run
 from test_explain import engine_with, run_of
@@ -12,6 +13,7 @@ from workbench.explain import explain, explain_step
 from workbench.explain.sentences import listed, ordinal
 from workbench.lives import life
 from workbench.runners.scripted import ScriptedRunner
+from workbench.trace import Trace
 
 # -- looking forward ---------------------------------------------------------------------------------------------------------
 
@@ -63,18 +65,27 @@ def test_a_step_tells_why_so_many_drafts_come_next():
     trace = speculative_run(problem="ValueError: no.").trace
     off, best = explain_step(trace, 1).summary, explain_step(trace, 4).summary
     assert off.endswith(
-        "free.  To be verified next, no drafts: 4 drafts would make 1.4 tokens in 40 ms, a step without them makes 1 in 20 ms."
+        "free.  For the next step, no drafts: 4 drafts would make 1.4 tokens in 40 ms, a step without them makes 1 in 20 ms."
     )
-    assert best.endswith("To be verified next, 4 drafts: 4.0 tokens in 40 ms instead of 1 in 20 ms (2.0 times as fast).")
+    assert best.endswith("For the next step, 4 drafts: 4.0 tokens in 40 ms instead of 1 in 20 ms (2.0 times as fast).")
     assert explain_step(trace, 0).summary.endswith("  Proposing drafts failed, so the next step goes on without: ValueError: no.")
     assert explain_step(trace, 5).summary.endswith("; ended: r0 (length).")
+
+
+def test_a_step_says_that_drafts_asked_for_were_not_found_and_speaks_of_none_when_nobody_is_left():
+    trace = speculative_run().trace
+    best = trace.at(4).draft_choice
+    records = [msgspec.structs.replace(one, proposed=(), draft_choice=best) for one in trace]
+    changed = Trace(trace.config, trace.model, trace.requests.values(), records)
+    assert explain_step(changed, 3).summary.endswith("(2.0 times as fast).  None were proposed.")
+    assert explain_step(changed, 5).summary.endswith("; ended: r0 (length).")
 
 
 def test_a_step_tells_how_many_drafts_come_next_when_their_number_is_fixed():
     runner = ScriptedRunner(lambda name, position: 7, drafts=lambda name, known: [7, 7])
     with Engine(runner, num_blocks=32, num_speculative_tokens=2) as engine:
         trace = engine.run([[1, 2, 3], [4, 5]], max_tokens=9).trace
-    assert explain_step(trace, 1).summary.endswith("To be verified next, 4 drafts: num_speculative_tokens allows 2 for each request.")
+    assert explain_step(trace, 1).summary.endswith("For the next step, 4 drafts: num_speculative_tokens allows 2 for each request.")
 
 
 def test_a_step_tells_what_was_done_before_it():

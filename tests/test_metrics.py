@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from render_fixtures import speculative_run
 
+from workbench.cli import as_data
 from workbench.config import EngineConfig
 from workbench.events import Arrival, Budget, Finished, KvUsage, ModelFacts, Sampled, Scheduled, SpecRound, StepRecord, StepTiming
 from workbench.metrics import Percentiles, acceptance, measure, percentile
@@ -280,6 +282,16 @@ def test_placeholder_drafts_of_a_newcomer_are_no_drafts():
     metrics = measure(trace_of([step_of(0, 20, {"a": 2, "b": 2}, spec=rounds, admitted=("b",))], {}))
     assert (metrics.acceptance_rate, metrics.mean_acceptance_length) == (1.0, 3.0)
     assert metrics.accepted_by_draft_length == {2: (0, 0, 1)}
+
+
+def test_the_json_of_a_run_has_the_same_names():
+    metrics = as_data(speculative_run())["metrics"]
+    assert metrics["accepted_by_draft_length"] == {"4": [0, 0, 1, 0, 1]}
+    assert metrics["acceptance_per_position"] == [1.0, 1.0, 0.5, 0.5]
+    assert metrics["conditional_acceptance_per_position"] == [1.0, 1.0, 0.5, 1.0]
+    assert (metrics["acceptance_rate"], metrics["mean_acceptance_length"]) == (0.75, 4.0)
+    assert (metrics["draft_ms"], metrics["verify_ms"], metrics["draft_cost"]) == (20.0, 60.0, 0.125)
+    assert (metrics["speed_up_measured"], metrics["speed_up_predicted"]) == pytest.approx((2.0, 4 / 1.5))
 
 
 def test_without_speculation_its_figures_are_empty():

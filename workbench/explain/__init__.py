@@ -170,14 +170,18 @@ def _summary(record: StepRecord) -> str:
 
 
 def _drafting(scene: Scene) -> Iterator[str]:
-    """How many drafts the step asked for and why, and why it got none."""
+    """How many drafts the step asked for and why, and why it got none; nothing when nobody was left to draft for."""
     record, count = scene.record, sum(len(proposed.token_ids) for proposed in scene.record.proposed)
-    if record.draft_choice is not None:
-        yield f"To be verified next, {record.draft_choice.sentence()}."
-    elif count:
-        yield f"To be verified next, {plural(count, 'draft')}: num_speculative_tokens allows {scene.config.max_drafts} for each request."
     if record.draft_problem:
         yield f"Proposing drafts failed, so the next step goes on without: {record.draft_problem.rstrip('.')}."
+    elif {one.request_id for one in record.sampled} <= {end.request_id for end in record.finished}:
+        return
+    elif record.draft_choice is not None:
+        yield f"For the next step, {record.draft_choice.sentence()}."
+        if record.draft_choice.num_drafts and not count:
+            yield "None were proposed."
+    elif count:
+        yield f"For the next step, {plural(count, 'draft')}: num_speculative_tokens allows {scene.config.max_drafts} for each request."
 
 
 def _no_decision(scene: Scene, request_id: str) -> RequestError:
