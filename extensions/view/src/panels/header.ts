@@ -68,9 +68,8 @@ export function stateWords(run: RunView): string {
     case "paused":
       return `paused before step ${next}`;
     case "finished":
-      return `finished · ${count(tape.length, "step")}`;
     case "stopped":
-      return `stopped · ${count(tape.length, "step")}`;
+      return `${status.state} · ${count(tape.length, "step")}`;
     case "failed":
       return `failed at step ${status.error?.step ?? next}`;
   }
@@ -87,7 +86,7 @@ const STATE_HINTS: Readonly<Record<RunState, string>> = {
 /** "smollm2 · bf16 · cpu"; scripted tokens have neither type nor device. */
 function modelWords(run: RunView): string {
   const { name, dtype, device } = run.meta.model;
-  return [name, DTYPES[String(dtype)] ?? dtype, device].filter((word) => word !== undefined && word !== "" && word !== "none").join(" · ");
+  return [name, DTYPES[String(dtype)] ?? dtype, device].filter((word) => word && word !== "none").join(" · ");
 }
 
 /** The headline figures of the whole run, each over its name. */
