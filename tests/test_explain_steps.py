@@ -86,6 +86,11 @@ def test_a_step_tells_how_many_drafts_come_next_when_their_number_is_fixed():
     with Engine(runner, num_blocks=32, num_speculative_tokens=2) as engine:
         trace = engine.run([[1, 2, 3], [4, 5]], max_tokens=9).trace
     assert explain_step(trace, 1).summary.endswith("For the next step, 4 drafts: num_speculative_tokens allows 2 for each request.")
+    runner = ScriptedRunner(lambda name, position: 7, drafts=lambda name, known: [])
+    with Engine(runner, num_blocks=32, num_speculative_tokens=2) as engine:
+        trace = engine.run([[1, 2, 3]], max_tokens=3).trace
+    assert explain_step(trace, 1).summary.endswith("free.  For the next step, no drafts: none were proposed.")
+    assert explain_step(trace, 2).summary.endswith("; ended: r0 (length).")
 
 
 def test_a_step_tells_what_was_done_before_it():

@@ -182,6 +182,8 @@ def _drafting(scene: Scene) -> Iterator[str]:
             yield "None were proposed."
     elif count:
         yield f"For the next step, {plural(count, 'draft')}: num_speculative_tokens allows {scene.config.max_drafts} for each request."
+    elif scene.config.max_drafts:
+        yield "For the next step, no drafts: none were proposed."
 
 
 def _no_decision(scene: Scene, request_id: str) -> RequestError:
