@@ -138,6 +138,11 @@ def test_settings_that_cannot_be_are_told_in_one_line(target, knobs, says):
     assert "\n" not in str(caught.value)
 
 
+def test_a_runner_without_a_drafter_takes_no_method():
+    with pytest.raises(ConfigError, match="speculative is ngram, but this runner proposes no drafts: leave it out"):
+        Engine(ScriptedRunner(), speculative="ngram", **POOL)
+
+
 @pytest.mark.parametrize(("knobs", "says"), [entry for entry in WRONG if entry[0].get("num_speculative_tokens") != "autoo"], ids=str)
 def test_a_cell_tells_them_in_one_line(target, shell, capsys, knobs, says):  # noqa: F811
     magics_of(shell).session._make = lambda config: Engine(target, tokenizer=ByteTokenizer(), config=config.replace(**POOL))

@@ -8,7 +8,8 @@ and third; drafts are proposed for the last two.  False alarms: 1 in 1,000,000 f
 from __future__ import annotations
 
 import math
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 import tiny_models
@@ -17,10 +18,13 @@ from safetensors.torch import save_file
 
 from workbench import Engine, EngineConfig
 from workbench.models.fingerprint import weights_fingerprint
+from workbench.models.loading import LoadedModel
 from workbench.plan import PlanRow, StepPlan
 from workbench.request import Request, SamplingParams
 from workbench.runners import torch_runner
+from workbench.runners.drafters.base import TorchDrafter
 from workbench.runners.drafters.make import make_drafter
+from workbench.runners.drafters.model import ModelDrafter
 from workbench.runners.torch_runner import TorchRunner
 from workbench.sampler import SampleRow, probabilities
 from workbench.scheduler import Scheduler
@@ -31,19 +35,29 @@ TINY = dict(
     vocab_size=VOCAB, tie_word_embeddings=True, hidden_size=24, num_attention_heads=2, num_key_value_heads=1, intermediate_size=24,
     num_hidden_layers=2, max_position_embeddings=64,
 )  # fmt: skip
-METHODS = ("ngram:1-3", "suffix", "draft:skip:1", "eagle", "synthetic:0.7")
+METHODS = ("ngram:1-3", "suffix", "draft:skip:1", "draft:int4", "draft:other", "eagle", "synthetic:0.7")
 MIXED = dict(temperature=1.3, top_p=0.9, top_k=9, min_p=0.05, repetition_penalty=1.2, presence_penalty=0.3, frequency_penalty=-0.4)
 
 
+class Models(NamedTuple):
+    """The model that is sampled from, another one of the same vocabulary, and the file of an EAGLE head."""
+
+    target: LoadedModel
+    other: LoadedModel
+    head: Path
+
+
 @pytest.fixture(scope="module")
-def target(tmp_path_factory):
+def models(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(tiny_models.VARIANTS, "sixteen tokens", ("llama", TINY))
-        yield tiny_models.load("sixteen tokens", tmp_path_factory.mktemp("target"))
+        patch.setitem(tiny_models.VARIANTS, "one layer", ("llama", {**TINY, "num_hidden_layers": 1}))
+        folder = tmp_path_factory.mktemp("models")
+        target = tiny_models.load("sixteen tokens", folder)
+        yield Models(target, tiny_models.load("one layer", folder), random_head(target, folder / "tiny.eagle.safetensors"))
 
 
-@pytest.fixture(scope="module")
-def head(target, tmp_path_factory):
+def random_head(target: LoadedModel, file: Path) -> Path:
     """A head with random weights, that knows 12 of the 16 tokens."""
     torch.manual_seed(1)
     hidden, dim, ffn = 24, 12, 20
@@ -57,21 +71,24 @@ def head(target, tmp_path_factory):
         format="workbench-eagle", version="1", taps="0,1", target_name="tiny",
         target_fingerprint=weights_fingerprint(architecture.norm, architecture.embedding),
     )  # fmt: skip
-    file = tmp_path_factory.mktemp("head") / "tiny.safetensors"
     save_file({**tensors, "draft_ids": torch.arange(2, 14, dtype=torch.int32)}, file, metadata=facts)
     return file
 
 
-def config_of(method: str, head: Any, **knobs: Any) -> EngineConfig:
+def config_of(method: str, **knobs: Any) -> EngineConfig:
     return EngineConfig(
-        speculative=f"eagle:{head}" if method == "eagle" else method, num_speculative_tokens=DRAFTS, block_size=BLOCK,
+        speculative=method, num_speculative_tokens=DRAFTS, block_size=BLOCK,
         max_num_seqs=AT_ONCE, max_num_batched_tokens=AT_ONCE * 8, enable_prefix_caching=False,
     ).replace(**knobs)  # fmt: skip
 
 
-def runner_of(target: Any, config: EngineConfig) -> TorchRunner:
-    drafter = make_drafter(config.speculative, target) if config.speculative else None
-    return TorchRunner(target, num_blocks=config.max_num_seqs * 3, block_size=BLOCK, drafter=drafter, num_threads=1)
+def runner_of(models: Models, config: EngineConfig) -> TorchRunner:
+    drafter: TorchDrafter | None = None
+    if config.speculative == "draft:other":  # not by its folder: these models have no tokenizers to be compared
+        drafter = ModelDrafter(models.other)
+    elif config.speculative:
+        drafter = make_drafter(f"eagle:{models.head}" if config.speculative == "eagle" else config.speculative, models.target)
+    return TorchRunner(models.target, num_blocks=config.max_num_seqs * 3, block_size=BLOCK, drafter=drafter, num_threads=1)
 
 
 def wave(runner: TorchRunner, scheduler: Scheduler, seeds: range, params: dict[str, Any]):
@@ -86,9 +103,9 @@ def wave(runner: TorchRunner, scheduler: Scheduler, seeds: range, params: dict[s
     return [tuple(state.token_ids[len(PROMPT) :][:3]) for state in states], steps
 
 
-def draws(target: Any, config: EngineConfig, params: dict[str, Any], count: int = REQUESTS):
+def draws(models: Models, config: EngineConfig, params: dict[str, Any], count: int = REQUESTS):
     """The counts of all outputs of three tokens, ``[16, 16, 16]``, and all rounds."""
-    runner, counts, rounds = runner_of(target, config), torch.zeros(VOCAB**3, dtype=torch.float64), []
+    runner, counts, rounds = runner_of(models, config), torch.zeros(VOCAB**3, dtype=torch.float64), []
     for start in range(0, count, AT_ONCE):
         scheduler = Scheduler(config, num_blocks=runner.num_blocks, max_model_len=64)
         outputs, steps = wave(runner, scheduler, range(start, start + AT_ONCE), params)
@@ -140,8 +157,8 @@ def both_tables(counts: torch.Tensor, distribution: torch.Tensor) -> list[float]
     ],
     ids=str,
 )
-def test_tokens_come_as_often_as_the_model_alone_would_draw_them(target, head, method, params):
-    counts, rounds = draws(target, config_of(method, head), params)
+def test_tokens_come_as_often_as_the_model_alone_would_draw_them(models, method, params):
+    counts, rounds = draws(models, config_of(method), params)
     accepted = sum(one.accepted for one in rounds)
     assert accepted > 100
     assert sum(one.proposed for one in rounds) - accepted > 100
@@ -150,9 +167,9 @@ def test_tokens_come_as_often_as_the_model_alone_would_draw_them(target, head, m
     assert max(both_tables(counts, distribution)) < 1
 
 
-def test_placeholders_change_nothing(target):
+def test_placeholders_change_nothing(models):
     """A padding draft (-1) is never right; one that stands behind a real draft is read when that is accepted."""
-    distribution, runner = exact({"temperature": 0.8}), runner_of(target, EngineConfig(max_num_seqs=AT_ONCE))
+    distribution, runner = exact({"temperature": 0.8}), runner_of(models, EngineConfig(max_num_seqs=AT_ONCE))
     likeliest = int(distribution.sum((1, 2)).argmax())
     for drafts in ((-1, -1), (likeliest, -1)):
         firsts, seconds = torch.zeros(VOCAB, dtype=torch.float64), torch.zeros(VOCAB, dtype=torch.float64)
@@ -176,14 +193,14 @@ def test_placeholders_change_nothing(target):
         assert excess(seconds, second * seconds.sum()) < 1
 
 
-def test_a_rule_that_keeps_every_draft_is_found_out(target, head, monkeypatch):
+def test_a_rule_that_keeps_every_draft_is_found_out(models, monkeypatch):
     """The tests above can fail: half of their draws shows it."""
 
     def keep_all(drafts, tokens):
         return [*drafts, tokens[-1]]
 
     monkeypatch.setattr(torch_runner, "verify_greedy", keep_all)
-    counts, _ = draws(target, config_of("draft:skip:1", head), {"temperature": 0.8}, count=AT_ONCE)
+    counts, _ = draws(models, config_of("draft:skip:1"), {"temperature": 0.8}, count=AT_ONCE)
     assert min(both_tables(counts, exact({"temperature": 0.8}))) > 2
 
 
@@ -198,8 +215,8 @@ SAMPLINGS = [
 ]
 
 
-def tokens_of(target: Any, config: EngineConfig) -> list[tuple[int, ...]]:
-    runner = runner_of(target, config)
+def tokens_of(models: Models, config: EngineConfig) -> list[tuple[int, ...]]:
+    runner = runner_of(models, config)
     with Engine(runner, config=config, num_blocks=runner.num_blocks, debug=True) as engine:
         prompts = [
             {"prompt_token_ids": [(3 * i + j * j) % (5 + i % 4) for j in range(4 + 3 * i)], "seed": 100 + i, "arrival_step": i, **sampling}
@@ -211,9 +228,15 @@ def tokens_of(target: Any, config: EngineConfig) -> list[tuple[int, ...]]:
     return [output.token_ids for output in run.outputs]
 
 
-@pytest.mark.parametrize("drafts", [1, 4, "auto"])
+FEW = {"max_num_seqs": 4, "max_num_batched_tokens": 24, "enable_prefix_caching": True}  # they queue, and prompts come in chunks
+
+
+@pytest.fixture(scope="module")
+def undrafted(models):
+    return tokens_of(models, config_of("ngram", speculative=None, num_speculative_tokens=None, **FEW))
+
+
+@pytest.mark.parametrize("drafts", [4, "auto"])
 @pytest.mark.parametrize("method", METHODS)
-def test_with_a_seed_every_token_is_the_one_without_drafts(target, head, method, drafts):
-    few = {"max_num_seqs": 4, "max_num_batched_tokens": 24, "enable_prefix_caching": True}  # they queue, and prompts come in chunks
-    plain = config_of(method, head, speculative=None, num_speculative_tokens=None, **few)
-    assert tokens_of(target, config_of(method, head, num_speculative_tokens=drafts, **few)) == tokens_of(target, plain)
+def test_with_a_seed_every_token_is_the_one_without_drafts(models, undrafted, method, drafts):
+    assert tokens_of(models, config_of(method, num_speculative_tokens=drafts, **FEW)) == undrafted

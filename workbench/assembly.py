@@ -66,8 +66,10 @@ def make_runner(model: object, config: EngineConfig, tokenizer: Tokenizer | None
 
 def make_timeline(config: EngineConfig, runner: Runner, tokenizer: Tokenizer | None, num_blocks: int) -> Timeline:
     """A timeline at its beginning; raises :class:`ConfigError` where settings and runner do not go together."""
-    width = config.num_speculative_tokens
-    if width and not getattr(runner, "proposes_drafts", False):
+    if config.max_drafts and not getattr(runner, "proposes_drafts", False):
+        width, method = config.num_speculative_tokens, config.speculative
+        if method is not None:
+            raise ConfigError(f"speculative is {method}, but this runner proposes no drafts: leave it out, or give the engine a model")
         remedy = f"leave it at 0, or name a method: {METHODS}"
         raise ConfigError(f"num_speculative_tokens is {width}, but this runner proposes no drafts: {remedy}")
     limit = longest_request(config, runner.facts, num_blocks)
