@@ -448,7 +448,8 @@ def test_kernels_for_rounded_weights_give_what_the_widened_weights_give(bits, ha
     bias, inputs = torch.randn(48, generator=generator) if has_bias else None, torch.randn(5, 64, generator=generator)
     if not has_kernels(torch.cat(weights)):
         pytest.skip("torch has no vector code for rounded weights on this machine")
-    found = rounded(bits, plain)(weights, bias)(inputs)
+    found = rounded(bits, plain, packed=True)(weights, bias)(inputs)
+    assert not torch.equal(found, rounded(bits, plain, packed=False)(weights, bias)(inputs))  # another way of computing it
     expected = plain([KINDS[bits].of(torch.cat(weights)).values()], bias)(inputs)
     assert found.dtype == torch.float32
     assert tiny_models.relative_error(found, expected) < 2e-2

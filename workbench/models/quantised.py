@@ -1,32 +1,38 @@
 """A target with rounded projections, to draft for itself: ``draft:int8`` and ``draft:int4``.
 
-Only the layers' projections are rounded.  Norms, embedding and LM head are the target's own tensors: they take no memory twice, and the
-LM head is no faster in fewer bits (below).  Rounding starts from the checkpoint, whose file is read again.
+Only the layers' projections are rounded.  Norms, embedding and LM head are the target's own tensors and take no memory twice.
+Rounding starts from the checkpoint, whose file is read again.
 
 ========  ===================================================================================  ==================
-name      rounding                                                                             bytes for a weight
+name      rounding                                                                             bytes as rounded
 ========  ===================================================================================  ==================
 ``int8``  symmetric, one scale for each output: ``q * scale``, q from -127 to 127              1
 ``int4``  groups of 32 inputs, scale and middle: ``(q - 8) * scale + middle``, q from 0 to 15  0.625
 ========  ===================================================================================  ==================
 
-For SmolLM2-135M, whose projections have 106 million weights, that is 106 MB or 66 MB beside the target.
+How they run depends on the target's path:
 
-Where torch has vector code for them (x86 with AVX2 or AVX-512), ``_weight_int8pack_mm`` and ``_weight_int4pack_mm_for_cpu`` read the
-rounded weights as they are.  They get bf16 activations: with float32 ones torch runs scalar code, ten times slower.  Measured side by
-side in one run on two AVX2 cores, SmolLM2's shapes, speed as a multiple of our bf16 kernels':
+* Where the target runs on torch's float32 arithmetic, on x86 with AVX2 or AVX-512, ``_weight_int8pack_mm`` and
+  ``_weight_int4pack_mm_for_cpu`` read the rounded weights as they are.  They get bf16 activations, as torch has only scalar code for
+  others.  For SmolLM2-135M, whose projections have 106 million weights, that takes 106 MB or 66 MB beside the target.
+* Everywhere else (compiled kernels, bf16 units, CUDA), and for sizes that those two do not take, the rounded values are widened again and
+  run as the target does, in as many bytes as it takes: 212 MB for SmolLM2 on compiled kernels.  The drafts are those of the rounded
+  weights, but cost what the target's own steps cost: they show what rounding does, and save no time.
 
-=====================  ===========  ===========  ===========  ===========
-rows                   1            2            4            8
-=====================  ===========  ===========  ===========  ===========
-a layer's, int8        1.3 to 1.6   0.9 to 1.5   0.9 to 1.1   0.8 to 1.0
-a layer's, int4        1.4 to 1.9   1.2 to 1.5   1.0 to 1.1   0.9 to 1.1
-LM head, int8          0.7          0.7          0.6          0.7
-LM head, int4          1.0          0.9          0.6          0.7
-=====================  ===========  ===========  ===========  ===========
+Time of a draft as a multiple of a target step's, SmolLM2 on two idle AVX2 cores, each kind in turn after a target step in one process:
 
-Elsewhere, on CUDA devices and for sizes that those kernels do not take, the rounded values are widened again and run on the target's own
-path, in its dtype and so in 2 bytes a weight or 4: the drafts are those of the rounded weights, and cost what the target's own steps do.
+===============================  ===  ==========  ==========  ==========
+rows                             1    2           4           8
+===============================  ===  ==========  ==========  ==========
+compiled kernels, widened        1.0  1.0         1.0 to 1.1  1.0
+compiled kernels, torch's int8   1.4  1.5         1.4         1.8
+compiled kernels, torch's int4   1.3  1.4         1.4         1.7
+torch float32, widened           1.0  0.9 to 1.0  1.0         0.9 to 1.0
+torch float32, torch's int8      0.8  0.5         0.6         0.7
+torch float32, torch's int4      0.7  0.5         0.6         0.6
+===============================  ===  ==========  ==========  ==========
+
+With bf16 units it was not measured.
 """
 
 from __future__ import annotations
@@ -41,6 +47,8 @@ from torch import Tensor
 from workbench.models.linear import MakeLinear, fused
 from workbench.models.llama import Linear, Llama
 from workbench.models.loading import LoadedModel, layers_with
+from workbench.models.native import NativeKernels
+from workbench.models.paths import Path
 
 GROUP = 32  # inputs that share a scale and a middle
 SMALLEST = 1e-8  # a scale of 0 would divide by 0
@@ -108,25 +116,30 @@ KINDS: dict[int, type[Int8] | type[Int4]] = {8: Int8, 4: Int4}
 
 
 def quantised(target: LoadedModel, bits: Literal[4, 8]) -> Llama:
-    """``target`` with projections of so many bits, on the same device; a second or two for 100 million weights.
+    """``target`` with projections of so many bits, on the same device; about a second for 100 million weights.
 
     Raises :class:`ModelIntegrityError` when the checkpoint can no longer be read.
     """
-    whole, make = target.architecture, rounded(bits, target.path.make_linear)
+    whole, make = target.architecture, rounded(bits, target.path.make_linear, packed=gains_from_packing(target.path))
     return Llama(whole.config, whole.kernels, whole.embedding, layers_with(target, make), whole.norm, whole.head)
 
 
-def rounded(bits: Literal[4, 8], widened: MakeLinear) -> MakeLinear:
-    """Makes projections from rounded weights; ``widened`` makes those that torch has no fast kernel for."""
+def rounded(bits: Literal[4, 8], widened: MakeLinear, *, packed: bool) -> MakeLinear:
+    """Makes projections from rounded weights: ``packed`` ones where torch has kernels for them, all others with ``widened``."""
 
     def make(weights: Sequence[Tensor], bias: Tensor | None) -> Linear:
         weight = fused(weights)
         kept = KINDS[bits].of(weight)
-        if not has_kernels(weight):
+        if not packed or not has_kernels(weight):
             return widened([kept.values().to(weight.dtype)], bias)
         return _in_bf16(kept.linear(), bias)
 
     return make
+
+
+def gains_from_packing(path: Path) -> bool:
+    """Whether torch's kernels for rounded weights are known to be faster than the target's own projections."""
+    return path.compute_dtype == torch.float32 and not isinstance(path.kernels, NativeKernels)
 
 
 def has_kernels(weight: Tensor) -> bool:
