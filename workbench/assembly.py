@@ -25,7 +25,7 @@ from workbench.trace import Trace
 if TYPE_CHECKING:
     from workbench.tokenizer import Tokenizer
 
-METHODS = ", ".join(f"speculative='{name}'" for name in ("ngram", "suffix", "eagle", "draft:int8"))
+METHODS = ", ".join(f"speculative='{name}'" for name in ("ngram", "suffix", "eagle"))
 
 
 def make_config(model: object, config: EngineConfig | None, knobs: dict[str, Any]) -> EngineConfig:
@@ -55,7 +55,7 @@ def make_runner(model: object, config: EngineConfig, tokenizer: Tokenizer | None
         loaded = model  # type: ignore[assignment]
     drafter, facts = None, loaded.facts
     if config.speculative is not None:
-        drafter = make_drafter(config.speculative, loaded)
+        drafter = make_drafter(config.speculative, loaded, max_model_len=config.max_model_len)
         per_token = facts.kv_bytes_per_token + drafter.kv_bytes_per_token  # the drafts' cache comes out of the same budget
         facts = msgspec.structs.replace(facts, kv_bytes_per_token=per_token)
     num_blocks = pool_blocks(config, facts, memory_bytes=memory)

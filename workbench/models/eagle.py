@@ -84,7 +84,7 @@ def own_head(name: str) -> Path:
             return file
     raise ConfigError(
         f"no EAGLE head for {name} comes with the package (there is one for {', '.join(known) or 'none'}): give a file, "
-        "speculative='eagle:PATH', train one with training/eagle.py, or use ngram, suffix or draft:int8"
+        "speculative='eagle:PATH', train one with training/eagle.py, or use ngram or suffix"
     )
 
 
