@@ -3,7 +3,7 @@
     python -m benchmarks.speculation [--table acceptance|speed|crossover] [--model smollm2] [--tokens 160] [--rounds 3] [--json FILE]
 
 ``acceptance``: tokens a round for each method and kind of prompt, greedily and at temperature 0.7, on prompts written by hand and on
-prompts that the model wrote itself, as in the head's training (those are easier).  These figures are exact on any machine.
+prompts that the model wrote itself, as in the head's training (those are easier).  How busy the machine is changes none of it.
 ``speed``: batch 1, no speculation beside the EAGLE head with 1 to 6 drafts and ``auto``; ``crossover``: the same for batches of 1 to 32,
 in the steps in which the whole batch decodes.  For these two, whose sides take turns and whose figures are medians, close other programs.
 Every output is compared with that of no speculation; now and then one differs by rounding, as between two sizes of batch (printed too).
