@@ -14,7 +14,7 @@ from workbench.view.publisher import FRAME_S, SHARE, SLOW_FRAME_S, TURN_S, Publi
 class Ticking:
     """A source that always has something to tell, takes ``cost_s`` of a processor to say it, and stands as it is told to."""
 
-    number, parent, parted = 0, None, None
+    number, parent, parted, against = 0, None, None, None
     packer = ()
 
     def __init__(self, cost_s, state):
