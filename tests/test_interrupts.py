@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from workbench import Engine
-from workbench.interrupts import held_back
+from workbench.interrupts import held_back, wait_for_event
 from workbench.runners.scripted import ScriptedRunner
 
 
@@ -38,6 +38,44 @@ def test_one_that_came_before_is_raised_where_it_is_allowed():
         interrupt()
         with interrupts.allowed():
             raise AssertionError("too far")
+
+
+def test_a_block_in_a_block_knows_of_an_interrupt_and_leaves_it_to_the_outer_one():
+    reached = []
+    with pytest.raises(KeyboardInterrupt), held_back() as outer:
+        interrupt()
+        with held_back() as inner:
+            assert outer.is_waiting
+            assert inner.is_waiting
+        with held_back() as inner:
+            interrupt()
+            assert inner.is_waiting
+        reached.append("the end")
+    assert reached == ["the end"]
+
+
+@pytest.mark.parametrize("_", range(20))
+def test_an_interrupt_while_waiting_for_an_event_leaves_the_event_usable(_):
+    event = threading.Event()
+    killer = threading.Thread(target=os.kill, args=(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        killer.start()
+        while not wait_for_event(event, 0.0001):
+            pass
+    killer.join()
+    setter = threading.Thread(target=event.set, daemon=True)
+    setter.start()
+    setter.join(5)
+    assert event.is_set()
+
+
+def test_waiting_for_an_event_ends_in_time_and_with_the_event():
+    event = threading.Event()
+    assert not wait_for_event(event, 0.01)
+    threading.Timer(0.01, event.set).start()
+    assert wait_for_event(event, 5)
+    assert wait_for_event(event)
+    assert wait_for_event(event, 0)
 
 
 def test_the_handler_is_the_old_one_afterwards():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +33,7 @@ class ViewKernel:
         self.client.start_channels()
         self.client.wait_for_ready(timeout=TIMEOUT_S)
         self.seen: list[dict[str, Any]] = []
+        self.run("import faulthandler, signal, sys\nfaulthandler.register(signal.SIGUSR1, sys.__stderr__)")
 
     def close(self) -> None:
         self.client.stop_channels()
@@ -72,6 +74,7 @@ class ViewKernel:
             self.seen.append(message)
             if wanted(message):
                 return message
+        self.manager.signal_kernel(signal.SIGUSR1)  # says where each of its threads stands
         raise TimeoutError("the message did not come")
 
     def drain(self, for_s: float) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import shlex
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError
@@ -21,6 +22,7 @@ from workbench._listing import Listing
 from workbench._options import KNOBS, Chosen, HelpRequested, OptionError, Options, from_user, one_line, with_prompt_forms
 from workbench._session import Session, model_names, wait_for
 from workbench.errors import RequestError
+from workbench.interrupts import held_back
 from workbench.prompts import is_silenced, parse_prompts, parse_yaml
 from workbench.render.progress import LiveText
 from workbench.view.display import LiveCell, can_show, in_colab
@@ -114,15 +116,16 @@ class InferMagics(_Defaults):  # type: ignore[misc]
         live = None if later or shows else LiveText()
         on_step = live.on_step if live else None
         paused = "paused" in face or shows  # a view is there before the first step
-        run = engine.run(prompts, chat=getattr(face, "chat", None), background=True, paused=paused, on_step=on_step, **params)
-        run.with_player = "no_player" not in face
-        run.name = self.session.remember(run, out)
-        if out:
-            self.shell.push({out: run})
-        if live:
-            wait_for(run, live)
-        elif shows:
-            self._show(run, chosen, wait=not later or in_colab())
+        with suppress(KeyboardInterrupt), held_back():  # an interrupt finds a whole run and its view
+            run = engine.run(prompts, chat=getattr(face, "chat", None), background=True, paused=paused, on_step=on_step, **params)
+            run.with_player = "no_player" not in face
+            run.name = self.session.remember(run, out)
+            if out:
+                self.shell.push({out: run})
+            if live:
+                wait_for(run, live)
+            elif shows:
+                self._show(run, chosen, wait=not later or in_colab())
         return run
 
     def _show(self, run: Run, chosen: Chosen, *, wait: bool) -> None:

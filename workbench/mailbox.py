@@ -13,6 +13,8 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from typing import Any, Generic, Protocol, TypeVar
 
+from workbench.interrupts import wait_for_event
+
 
 class Owner(Protocol):
     """Whoever steps the engine on a thread of its own."""
@@ -42,6 +44,9 @@ class Mailbox(Generic[OwnerT]):
                 answer: Future[Any] = Future()
                 self._commands.append((command, answer))
         if queued:
+            answered = threading.Event()
+            answer.add_done_callback(lambda _: answered.set())
+            wait_for_event(answered)
             return answer.result()
         with idle_lock:
             return command()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from workbench.errors import EngineClosedError, RequestError, TraceError
 from workbench.events import Decision, StepRecord
 from workbench.intake import Prompt
+from workbench.interrupts import POLL_S, held_back, wait_for_event
 from workbench.metrics import RunMetrics, measure
 from workbench.outputs import Completion, completions
 from workbench.rebuild import check_whole
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from workbench.whatif import WhatIf
 
 Status = Literal["paused", "running", "finished", "stopped", "failed"]
-_POLL_S = 0.05
 
 
 class Run:
@@ -105,23 +105,27 @@ class Run:
         An interrupt while waiting stops the run cleanly and is raised again.  A run that is over stays as it is.
         Raises :class:`EngineBusyError` while another run is active.
         """
-        if self._status == "paused":
-            self.engine.take(self)
-            self._pause.clear()
-            self._idle.clear()
-            self._status = "running"
-            self._thread = threading.Thread(target=self._work, name=f"workbench {self.name}", daemon=True)
-            self._thread.start()
-            self._changed()
-        if not background:
-            self.wait_or_stop()
+        with held_back():
+            if self._status == "paused":
+                self._begin()
+            if not background:
+                self.wait_or_stop()
         return self
+
+    def _begin(self) -> None:
+        self.engine.take(self)
+        self._pause.clear()
+        self._idle.clear()
+        self._status = "running"
+        self._thread = threading.Thread(target=self._work, name=f"workbench {self.name}", daemon=True)
+        self._thread.start()
+        self._changed()
 
     def pause(self) -> None:
         """Halt after the step under way; :meth:`step`, :meth:`rewind` and :meth:`resume` go on from there."""
         self._pause.set()
         if not self.is_current_thread:
-            self._idle.wait()
+            wait_for_event(self._idle)
 
     def step(self) -> StepRecord:
         """Take one step of a paused run, on the caller's thread.  Raises :class:`EngineBusyError` while it runs."""
@@ -139,7 +143,7 @@ class Run:
 
         ``False`` when time was up, or at once when the run is paused.  A failed run raises its error here.
         """
-        self._idle.wait(timeout)
+        wait_for_event(self._idle, timeout)
         if self.error is not None:
             raise self.error
         return self._done.is_set()
@@ -192,14 +196,15 @@ class Run:
 
     def wait_or_stop(self, pump: Callable[[], object] | None = None) -> None:
         """Wait until the run is over, calling ``pump`` about 20 times a second; an interrupt stops the run and is raised again."""
-        try:
-            while not self._done.wait(_POLL_S):
-                if pump is not None:
-                    pump()
-        except BaseException:
-            self.stop()
-            self._done.wait()
-            raise
+        with held_back() as interrupts:
+            try:
+                while not self._done.wait(POLL_S) and not interrupts.is_waiting:
+                    if pump is not None:
+                        pump()
+            finally:
+                if not self._done.is_set():
+                    self.stop()
+                    self._done.wait()
         self.wait()
 
     @property
@@ -229,7 +234,7 @@ class Run:
         self.engine.apply_commands()
         idle_s = self.engine.seconds_to_next_arrival()
         if idle_s:
-            self._stop.wait(min(idle_s, _POLL_S))
+            self._stop.wait(min(idle_s, POLL_S))
             return
         self._stepped(self.engine.step())
 
