@@ -19,7 +19,7 @@ from workbench.view.sources import Source
 Send = Callable[[dict[str, Any], list[bytes]], object]
 
 FRAME_S = 0.05
-SLOW_FRAME_S = 0.25  # while a browser lags behind, and at most while all is well
+SLOW_FRAME_S = 0.33  # while a browser lags behind, and at most while all is well
 SHARE = 0.008  # of a processor for this thread while an engine runs; with sockets and readers the engine loses more than twice as much
 TURN_S = 0.01  # that an engine waits between two steps, at most
 LAG_FRAMES = 20  # a browser answers every tenth
