@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +37,46 @@ def test_projection_equals_torch_for_any_shape(rows: int, outputs: int, inputs: 
     weight, bias, x = torch.randn(outputs, inputs).bfloat16(), torch.randn(outputs), torch.randn(rows, inputs)
     ours = native.NativeKernels(LIBRARY).make_linear(weight.split((outputs + 1) // 2), bias)(x)
     assert tiny.relative_error(ours, F.linear(x.double(), weight.double(), bias.double())) <= 1e-5
+
+
+@pytest.mark.parametrize("rows", [*range(1, 14), 31])
+@pytest.mark.parametrize(("outputs", "inputs"), [(64, 64), (1, 8), (103, 77), (960, 576)])
+def test_projection_with_int8_weights_equals_torch_for_any_shape(rows: int, outputs: int, inputs: int) -> None:
+    assert LIBRARY is not None
+    torch.manual_seed(rows)
+    q, scale = torch.randint(-128, 128, (outputs, inputs), dtype=torch.int8), torch.rand(outputs).bfloat16()
+    bias, x = torch.randn(outputs), torch.randn(rows, inputs)
+    ours = native.NativeKernels(LIBRARY).make_int8_linear(q, scale, bias)(x)
+    assert tiny.relative_error(ours, F.linear(x.double(), q.double() * scale.double()[:, None], bias.double())) <= 1e-5
+
+
+@pytest.mark.parametrize("kind", ["bf16", "int8"])
+@pytest.mark.parametrize(("outputs", "inputs"), [(1, 8), (103, 77), (960, 576)])
+def test_a_row_gets_the_same_bits_whatever_rows_are_beside_it(kind: str, outputs: int, inputs: int) -> None:
+    assert LIBRARY is not None
+    torch.manual_seed(1)
+    kernels, x = native.NativeKernels(LIBRARY), torch.randn(29, inputs)
+    if kind == "bf16":
+        linear = kernels.make_linear([torch.randn(outputs, inputs).bfloat16()], torch.randn(outputs))
+    else:
+        linear = kernels.make_int8_linear(torch.randint(-128, 128, (outputs, inputs), dtype=torch.int8), torch.rand(outputs), None)
+    whole = linear(x)
+    for first, end in itertools.combinations(range(len(x) + 1), 2):
+        assert torch.equal(linear(x[first:end].contiguous()), whole[first:end])
+
+
+def test_a_token_gets_the_same_logits_alone_in_a_chunk_and_beside_others(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What makes verifying drafts, batching and chunked prefill change nothing, not even where two tokens are nearly as likely."""
+    monkeypatch.setattr("workbench.models.paths._has_bf16_units", lambda: False)
+    loaded = tiny.load("llama-wide-heads", root, dtype="bfloat16")
+    ids, others = ([random.Random(seed).randrange(101) for _ in range(40)] for seed in (1, 2))
+    alone, beside = tiny.new_cache(loaded, 8, 16), tiny.new_cache(loaded, 8, 16)
+    one_by_one = torch.cat([tiny.all_logits(loaded, alone, [tiny.row(ids, at, at + 1, [4, 2, 5])], 16) for at in range(40)])
+    parts = []
+    for start, end in ((0, 17), (17, 22), (22, 23), (23, 40)):
+        rows = [tiny.row(ids, start, end, [4, 2, 5]), tiny.row(others, start, end, [1, 3, 6])]
+        parts.append(tiny.all_logits(loaded, beside, rows, 16)[: end - start])
+    assert torch.equal(torch.cat(parts), one_by_one)
 
 
 def test_rms_norm_adds_in_place_and_equals_torch() -> None:

@@ -26,6 +26,8 @@ from workbench.models.fingerprint import weights_fingerprint
 from workbench.models.kernels import Kernels
 from workbench.models.llama import Linear
 from workbench.models.loading import LoadedModel
+from workbench.models.native import NativeKernels
+from workbench.models.quantised import rounded
 
 HEADS = Path(__file__).with_name("heads")
 FORMAT, VERSION = "workbench-eagle", "1"
@@ -131,8 +133,10 @@ def _built(file: Path, tensors: dict[str, Tensor], facts: dict[str, str], target
     def vector(name: str, *shape: int) -> Tensor:
         return weight(name, *shape).to(path.compute_dtype)
 
+    make = rounded(8, path) if isinstance(path.kernels, NativeKernels) else path.make_linear
+
     def linear(name: str, *shape: int) -> Linear:
-        return path.make_linear([weight(name, *shape).to(path.dtype)], None)
+        return make([weight(name, *shape).to(path.dtype)], None)
 
     taps = tuple(int(tap) for tap in facts["taps"].split(","))
     ids, ffn = tensors["draft_ids"].long().to(device), tensors["down"].shape[1]
@@ -150,7 +154,7 @@ def _built(file: Path, tensors: dict[str, Tensor], facts: dict[str, str], target
         gate_up=linear("gate_up", 2 * ffn, hidden),
         down=linear("down", hidden, ffn),
         norm=vector("norm", hidden),
-        head=path.make_linear([_lm_head_rows(target, ids)], None),
+        head=make([_lm_head_rows(target, ids)], None),
         draft_ids=ids,
         config=config,
     )

@@ -8,6 +8,10 @@
 #include <stdint.h>
 #include <string.h>
 
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
+
 #include "native_pool.h"
 
 #ifdef __AVX512F__
@@ -26,64 +30,96 @@ typedef uint32_t vec_bits __attribute__((vector_size(4 * A), aligned(4), may_ali
 
 int32_t wb_panel(void) { return PANEL; }
 
-/* ---- projections: y[rows][outputs] = x[rows][inputs] * W^T + bias ------------------------------------------------------------
- * W is packed in panels of PANEL outputs: for each input, LANES words that hold output i in the low and output i + LANES in the high
- * half.  A tile keeps R x PANEL sums in registers; few rows split the inputs over S chains, or they would wait for each other. */
-INLINE void tile(const int R, const int S, const float *x, int64_t inputs, const uint32_t *w, const float *bias, float *y, int64_t outputs,
-                 int64_t width) {
-    wide sum[TILE][4][2]; /* of fixed size, so that compilers keep the used part in registers */
-    for (int r = 0; r < R; r++)
-        for (int s = 0; s < S; s++) sum[r][s][0] = sum[r][s][1] = (wide){0};
-    int64_t k = 0;
-    for (; k + S <= inputs; k += S)
+/* ---- projections: y[rows][outputs] = x[rows][inputs] * W^T * scale + bias ----------------------------------------------------
+ * W is packed in panels of PANEL outputs.  As bf16 a panel has LANES words for each input, which hold output i in the low and output
+ * i + LANES in the high half; as int8 it has PANEL bytes for each input, to be scaled by a float for each output.
+ *
+ * A tile keeps R x P panels of sums in registers: few rows take several panels at once, or their sums would wait for each other.  Every
+ * sum adds its products one by one in the order of the inputs, so a row's result does not depend, not even in its last bit, on the rows
+ * beside it: a token that is decoded alone, in a batch, in a prompt or as a draft to be verified gets the same logits. */
+enum { BF16 = 2, INT8 = 1, MOST_PANELS = 4, AHEAD_BYTES = 2048 }; /* kinds of weights are the bytes of one */
+
+INLINE wide from_bytes(const char *from) {
+#if defined(__AVX512F__) /* GCC before 13 takes vectors of bytes apart one by one */
+    return (wide)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)from)));
+#elif defined(__AVX2__)
+    return (wide)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)from)));
+#else
+    typedef int8_t bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
+    typedef int32_t ints __attribute__((vector_size(4 * LANES)));
+    return __builtin_convertvector(__builtin_convertvector(*(const bytes *)from, ints), wide);
+#endif
+}
+
+INLINE void load(const int KIND, const char *from, wide *low, wide *high) {
+    if (KIND == BF16) {
+        wide_bits both = *(const wide_bits *)from;
+        *low = (wide)(both << 16), *high = (wide)(both & 0xffff0000u);
+    } else {
+        *low = from_bytes(from), *high = from_bytes(from + LANES);
+    }
+}
+
+/* Add the products of input k. */
+INLINE void add(const int KIND, const int R, const int P, wide sum[TILE][MOST_PANELS][2], const float *x, int64_t inputs, const char *w, int64_t k) {
 #pragma GCC unroll 4
-        for (int s = 0; s < S; s++) {
-            wide_bits both = *(const wide_bits *)(w + (k + s) * LANES);
-            wide low = (wide)(both << 16), high = (wide)(both & 0xffff0000u);
+    for (int p = 0; p < P; p++) {
+        wide low, high;
+        load(KIND, w + (p * inputs + k) * (PANEL * KIND), &low, &high);
 #pragma GCC unroll 12
-            for (int r = 0; r < R; r++) {
-                float value = x[r * inputs + k + s];
-                sum[r][s][0] += value * low;
-                sum[r][s][1] += value * high;
-            }
-        }
-    for (; k < inputs; k++) {
-        wide_bits both = *(const wide_bits *)(w + k * LANES);
         for (int r = 0; r < R; r++) {
-            sum[r][0][0] += x[r * inputs + k] * (wide)(both << 16);
-            sum[r][0][1] += x[r * inputs + k] * (wide)(both & 0xffff0000u);
+            float value = x[r * inputs + k];
+            sum[r][p][0] += value * low;
+            sum[r][p][1] += value * high;
         }
     }
+}
+
+INLINE void tile(const int KIND, const int R, const int P, const float *x, int64_t inputs, const char *w, const float *scale,
+                 const float *bias, float *y, int64_t outputs, int64_t width) {
+    wide sum[TILE][MOST_PANELS][2]; /* of fixed size, so that compilers keep the used part in registers */
+    for (int r = 0; r < R; r++)
+        for (int p = 0; p < P; p++) sum[r][p][0] = sum[r][p][1] = (wide){0};
+    for (int64_t k = 0; k < inputs; k++) {
+        for (int p = 0; p < P; p++) /* the processor's own prefetching keeps up with few rows only */
+            __builtin_prefetch(w + (p * inputs + k) * (PANEL * KIND) + AHEAD_BYTES);
+        add(KIND, R, P, sum, x, inputs, w, k);
+    }
     for (int r = 0; r < R; r++) {
-        float out[PANEL];
-        for (int half = 0; half < 2; half++) {
-            wide total = sum[r][0][half];
-            for (int s = 1; s < S; s++) total += sum[r][s][half];
-            if (bias) total += *(const wide *)(bias + half * LANES);
-            *(wide *)(out + half * LANES) = total;
+        float out[MOST_PANELS * PANEL];
+        for (int i = 0; i < 2 * P; i++) {
+            wide total = sum[r][i / 2][i % 2];
+            if (scale) total *= *(const wide *)(scale + i * LANES);
+            if (bias) total += *(const wide *)(bias + i * LANES);
+            *(wide *)(out + i * LANES) = total;
         }
         memcpy(y + r * outputs, out, width * sizeof(float));
     }
 }
 
-static void rows_of_panel(const float *x, int64_t rows, int64_t inputs, const uint32_t *w, const float *bias, float *y, int64_t outputs,
-                          int64_t width) {
+/* How many panels so many rows take at once. */
+static int panels_of(int64_t rows) { return rows == 1 ? MOST_PANELS : rows == 2 ? 2 : 1; }
+
+INLINE void rows_of_panels(const int KIND, const float *x, int64_t rows, int64_t panels, int64_t inputs, const char *w, const float *scale,
+                           const float *bias, float *y, int64_t outputs, int64_t width) {
+#define TILED(R, P) tile(KIND, R, P, x, inputs, w, scale, bias, y, outputs, width)
     switch (rows) {
-    case 1: tile(1, 4, x, inputs, w, bias, y, outputs, width); break;
-    case 2: tile(2, 2, x, inputs, w, bias, y, outputs, width); break;
-    case 3: tile(3, 1, x, inputs, w, bias, y, outputs, width); break;
-    case 4: tile(4, 1, x, inputs, w, bias, y, outputs, width); break;
-    case 5: tile(5, 1, x, inputs, w, bias, y, outputs, width); break;
-    case 6: tile(6, 1, x, inputs, w, bias, y, outputs, width); break;
+    case 1: panels == MOST_PANELS ? TILED(1, MOST_PANELS) : TILED(1, 1); break;
+    case 2: panels == 2 ? TILED(2, 2) : TILED(2, 1); break;
+    case 3: TILED(3, 1); break;
+    case 4: TILED(4, 1); break;
+    case 5: TILED(5, 1); break;
+    case 6: TILED(6, 1); break;
 #if __AVX512F__
-    case 7: tile(7, 1, x, inputs, w, bias, y, outputs, width); break;
-    case 8: tile(8, 1, x, inputs, w, bias, y, outputs, width); break;
-    case 9: tile(9, 1, x, inputs, w, bias, y, outputs, width); break;
-    case 10: tile(10, 1, x, inputs, w, bias, y, outputs, width); break;
-    case 11: tile(11, 1, x, inputs, w, bias, y, outputs, width); break;
-    case 12: tile(12, 1, x, inputs, w, bias, y, outputs, width); break;
+    case 7: TILED(7, 1); break;
+    case 8: TILED(8, 1); break;
+    case 9: TILED(9, 1); break;
+    case 10: TILED(10, 1); break;
+    case 11: TILED(11, 1); break;
+    case 12: TILED(12, 1); break;
 #endif
     }
+#undef TILED
 }
 
 typedef struct {
@@ -110,31 +146,37 @@ void wb_pack(const uint16_t *weight, uint16_t *packed, int64_t first, int64_t ou
 }
 
 typedef struct {
-    const float *x, *bias;
-    const uint32_t *packed;
+    const float *x, *scale, *bias;
+    const char *packed;
     float *y;
     int64_t rows, inputs, outputs, height, panels;
 } Linear;
 
 /* Some panels, for all rows: they stay in the L2 cache while the rows pass. */
-static void some_panels(const void *job, int64_t piece) {
-    const Linear *l = job;
-    int64_t end = (piece + 1) * l->panels * PANEL;
-    for (int64_t row = 0; row < l->rows; row += l->height)
-        for (int64_t at = piece * l->panels * PANEL; at < end && at < l->outputs; at += PANEL) {
-            int64_t width = l->outputs - at < PANEL ? l->outputs - at : PANEL, rows = l->rows - row < l->height ? l->rows - row : l->height;
-            rows_of_panel(l->x + row * l->inputs, rows, l->inputs, l->packed + at / 2 * l->inputs, l->bias ? l->bias + at : 0,
-                          l->y + row * l->outputs + at, l->outputs, width);
+INLINE void some_panels(const int KIND, const Linear *l, int64_t piece) {
+    int64_t first = piece * l->panels, all = (l->outputs + PANEL - 1) / PANEL, end = first + l->panels < all ? first + l->panels : all;
+    for (int64_t row = 0; row < l->rows; row += l->height) {
+        int64_t rows = l->rows - row < l->height ? l->rows - row : l->height, many = panels_of(rows), taken;
+        for (int64_t panel = first; panel < end; panel += taken) {
+            taken = end - panel < many ? 1 : many;
+            int64_t at = panel * PANEL, width = l->outputs - at < taken * PANEL ? l->outputs - at : taken * PANEL;
+            rows_of_panels(KIND, l->x + row * l->inputs, rows, taken, l->inputs, l->packed + at * l->inputs * KIND,
+                           l->scale ? l->scale + at : 0, l->bias ? l->bias + at : 0, l->y + row * l->outputs + at, l->outputs, width);
         }
+    }
 }
 
-void wb_linear(const float *x, const uint32_t *packed, const float *bias, float *y, int64_t rows, int64_t inputs, int64_t outputs,
-               int32_t threads) {
-    int64_t panels = (outputs + PANEL - 1) / PANEL, fitting = L2_BYTES / (inputs * PANEL * 2), fair = panels / (4 * threads);
-    int64_t at_once = fitting < fair ? fitting : fair, tiles = (rows + TILE - 1) / TILE;
-    if (at_once < 1) at_once = 1;
-    Linear job = {x, bias, packed, y, rows, inputs, outputs, (rows + tiles - 1) / tiles, at_once}; /* tiles of even height */
-    run_pieces(some_panels, &job, (panels + at_once - 1) / at_once, threads);
+static void some_bf16_panels(const void *job, int64_t piece) { some_panels(BF16, job, piece); }
+static void some_int8_panels(const void *job, int64_t piece) { some_panels(INT8, job, piece); }
+
+/* The weights are int8 if there are scales, else bf16; scales and bias are padded to whole panels. */
+void wb_linear(const float *x, const void *packed, const float *scale, const float *bias, float *y, int64_t rows, int64_t inputs,
+               int64_t outputs, int32_t threads) {
+    int64_t panels = (outputs + PANEL - 1) / PANEL, fitting = L2_BYTES / (inputs * PANEL * (scale ? INT8 : BF16));
+    int64_t fair = panels / (4 * threads), at_once = fitting < fair ? fitting : fair, tiles = (rows + TILE - 1) / TILE;
+    at_once = at_once > MOST_PANELS ? at_once / MOST_PANELS * MOST_PANELS : at_once > 1 ? at_once : 1;
+    Linear job = {x, scale, bias, packed, y, rows, inputs, outputs, (rows + tiles - 1) / tiles, at_once}; /* tiles of even height */
+    run_pieces(scale ? some_int8_panels : some_bf16_panels, &job, (panels + at_once - 1) / at_once, threads);
 }
 
 /* ---- pointwise ------------------------------------------------------------------------------------------------------------------ */

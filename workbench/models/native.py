@@ -100,7 +100,7 @@ def _declared(lib: ctypes.CDLL) -> ctypes.CDLL:
     signatures = {
         "wb_panel": (),
         "wb_pack": (pointer, pointer, long, long, long, integer),
-        "wb_linear": (pointer, pointer, pointer, pointer, long, long, long, integer),
+        "wb_linear": (pointer, pointer, pointer, pointer, pointer, long, long, long, integer),
         "wb_add_rms_norm": (pointer, pointer, pointer, pointer, long, long, real, integer),
         "wb_silu_mul": (pointer, pointer, long, long, integer),
         "wb_attend": (pointer, pointer, pointer, integer, pointer, pointer, ctypes.POINTER(_Step)),
@@ -138,28 +138,20 @@ class _Arena:
 
 
 class NativeLinear:
-    """A projection with bf16 weights packed in panels for ``wb_linear`` (see there for the layout)."""
+    """A projection with weights packed in panels for ``wb_linear`` (see there for the layout): int8 if there are scales, else bf16."""
 
-    def __init__(self, lib: ctypes.CDLL, arena: _Arena, weights: Sequence[Tensor], bias: Tensor | None) -> None:
-        panel = lib.wb_panel()
-        self.outputs, self.inputs = sum(len(weight) for weight in weights), weights[0].shape[1]
-        padding = -self.outputs % panel
-        self._packed = arena.take((self.outputs + padding) * self.inputs)
-        first = 0
-        for weight in weights:
-            source = weight.contiguous()
-            lib.wb_pack(source.data_ptr(), self._packed.data_ptr(), first, *source.shape, torch.get_num_threads())
-            first += len(source)
-        self._bias = None if bias is None else torch.nn.functional.pad(bias.float(), (0, padding))
+    def __init__(self, lib: ctypes.CDLL, packed: Tensor, scale: Tensor | None, bias: Tensor | None, outputs: int, inputs: int) -> None:
+        padding = -outputs % lib.wb_panel()
+        self.outputs, self.inputs = outputs, inputs
+        self._packed = packed
+        self._scale, self._bias = (None if each is None else torch.nn.functional.pad(each.float(), (0, padding)) for each in (scale, bias))
+        self._addresses = (packed.data_ptr(), *(None if each is None else each.data_ptr() for each in (self._scale, self._bias)))
         self._run = lib.wb_linear
 
     def __call__(self, inputs: Tensor) -> Tensor:
         rows = inputs.shape[0]
         outputs = torch.empty(rows, self.outputs)
-        bias = None if self._bias is None else self._bias.data_ptr()
-        self._run(
-            inputs.data_ptr(), self._packed.data_ptr(), bias, outputs.data_ptr(), rows, self.inputs, self.outputs, torch.get_num_threads()
-        )
+        self._run(inputs.data_ptr(), *self._addresses, outputs.data_ptr(), rows, self.inputs, self.outputs, torch.get_num_threads())
         return outputs
 
 
@@ -171,7 +163,23 @@ class NativeKernels:
 
     def make_linear(self, weights: Sequence[Tensor], bias: Tensor | None) -> Linear:
         """A projection for bf16 ``weights``, stacked along their outputs."""
-        return NativeLinear(self._lib, self._arena, weights, bias)
+        panel, inputs = self._lib.wb_panel(), weights[0].shape[1]
+        outputs = sum(len(weight) for weight in weights)
+        packed = self._arena.take((outputs + -outputs % panel) * inputs)
+        first = 0
+        for weight in weights:
+            source = weight.contiguous()
+            self._lib.wb_pack(source.data_ptr(), packed.data_ptr(), first, *source.shape, torch.get_num_threads())
+            first += len(source)
+        return NativeLinear(self._lib, packed, None, bias, outputs, inputs)
+
+    def make_int8_linear(self, q: Tensor, scale: Tensor, bias: Tensor | None) -> Linear:
+        """A projection for weights ``q * scale``: int8 ``[outputs, inputs]``, and a factor for each output."""
+        panel, (outputs, inputs) = self._lib.wb_panel(), q.shape
+        rows = torch.nn.functional.pad(q, (0, 0, 0, -outputs % panel)).view(-1, panel, inputs)
+        packed = self._arena.take(rows.numel() // 2).view(torch.int8)
+        packed.view(-1, inputs, panel).copy_(rows.transpose(1, 2))
+        return NativeLinear(self._lib, packed, scale, bias, outputs, inputs)
 
     def prepare(self, batch: FlatBatch, config: ModelConfig) -> NativeStep:
         angles = np.multiply.outer(batch.position_ids.astype(np.float32), np.array(config.rope_inv_freq, np.float32))

@@ -37,7 +37,7 @@ With bf16 units it was not measured.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -112,7 +112,9 @@ class Int4(NamedTuple):
         return lambda inputs: run(inputs, packed, GROUP, scales)
 
 
+Rounded = Int8 | Int4
 KINDS: dict[int, type[Int8] | type[Int4]] = {8: Int8, 4: Int4}
+Pack = Callable[[Rounded, Tensor | None], Linear | None]
 
 
 def quantised(target: LoadedModel, bits: Literal[4, 8]) -> Llama:
@@ -120,26 +122,30 @@ def quantised(target: LoadedModel, bits: Literal[4, 8]) -> Llama:
 
     Raises :class:`ModelIntegrityError` when the checkpoint can no longer be read.
     """
-    whole, make = target.architecture, rounded(bits, target.path.make_linear, packed=gains_from_packing(target.path))
+    whole, make = target.architecture, rounded(bits, target.path)
     return Llama(whole.config, whole.kernels, whole.embedding, layers_with(target, make), whole.norm, whole.head)
 
 
-def rounded(bits: Literal[4, 8], widened: MakeLinear, *, packed: bool) -> MakeLinear:
-    """Makes projections from rounded weights: ``packed`` ones where torch has kernels for them, all others with ``widened``."""
+def rounded(bits: Literal[4, 8], path: Path) -> MakeLinear:
+    """Makes projections from rounded weights: read as they are where ``path`` has a faster way to do that, widened again elsewhere."""
+    pack = packing(path)
 
     def make(weights: Sequence[Tensor], bias: Tensor | None) -> Linear:
         weight = fused(weights)
         kept = KINDS[bits].of(weight)
-        if not packed or not has_kernels(weight):
-            return widened([kept.values().to(weight.dtype)], bias)
-        return _in_bf16(kept.linear(), bias)
+        return pack(kept, bias) or path.make_linear([kept.values().to(weight.dtype)], bias)
 
     return make
 
 
-def gains_from_packing(path: Path) -> bool:
-    """Whether torch's kernels for rounded weights are known to be faster than the target's own projections."""
-    return path.compute_dtype == torch.float32 and not isinstance(path.kernels, NativeKernels)
+def packing(path: Path) -> Pack:
+    """The way in which rounded weights are known to be faster than the path's own projections; it gives ``None`` where there is none."""
+    kernels = path.kernels
+    if isinstance(kernels, NativeKernels):
+        return lambda kept, bias: kernels.make_int8_linear(kept.q, kept.scale, bias) if isinstance(kept, Int8) else None
+    if path.compute_dtype == torch.float32:
+        return lambda kept, bias: _in_bf16(kept.linear(), bias) if has_kernels(kept.q) else None
+    return lambda kept, bias: None
 
 
 def has_kernels(weight: Tensor) -> bool:
