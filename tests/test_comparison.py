@@ -18,7 +18,7 @@ from workbench.adjust import change_knobs, edit_request
 from workbench.comparison import compare
 from workbench.comparison.renaming import renamed
 from workbench.config import EngineConfig
-from workbench.events import ModelFacts, StepRecord
+from workbench.events import ModelFacts, StepRecord, StepTiming
 from workbench.rebuild import rebuild
 from workbench.render.comparison import comparison_html
 from workbench.runners.scripted import ScriptedRunner
@@ -342,6 +342,60 @@ def test_figures_stand_side_by_side_with_difference_and_ratio():
 def test_acceptance_is_there_when_one_of_them_speculates():
     names = [figure.name for figure in compare(make_trace(4), make_trace(4, drafts_from=6)).figures]
     assert "acceptance rate" in names
+
+
+def clocked(prompts=((1, 2, 3),), *, step_ms=10.0, draft_ms=0.0, drafts=None, max_tokens=10, **knobs):
+    """A run of scripted tokens on a clock of its own; with ``drafts`` as many are proposed after each step, always the right ones."""
+    guess = None if drafts is None else lambda name, known: [(len(known) - len(prompts[0]) + i) % 50 for i in range(drafts)]
+    given = {"num_speculative_tokens": drafts} if drafts else {}
+    with Engine(ScriptedRunner(scripted, drafts=guess), num_blocks=24, **given, **knobs) as engine:
+        trace = engine.run([list(prompt) for prompt in prompts], max_tokens=max_tokens, ignore_eos=True).trace
+    timing = StepTiming(forward_ms=step_ms, draft_ms=draft_ms)
+    records = [msgspec.structs.replace(record, timing=timing) for record in trace.records]
+    return Trace(trace.config, trace.model, trace.requests.values(), records)
+
+
+def test_what_speculation_gained_between_two_runs_is_told_and_stands_among_the_figures():
+    """The prompt's step gives one token of ten.  Nine plain steps of 10 ms give the others, or three of 15 + 5 ms with two drafts each."""
+    plain, drafted = clocked(), clocked(drafts=2, step_ms=15, draft_ms=5)
+    for runs, letters in (((plain, drafted), "ab"), ((drafted, plain), "ba")):
+        found = compare(*runs)
+        without, with_it = letters
+        said = f"Speculation in {with_it} (2 drafts): 1.5 times as fast as {without}, 6.67 ms per output token instead of 10 ms, "
+        said += f"over the 3 steps of {with_it} and 9 of {without} that computed no prompt."
+        assert found.notes[-1] == said
+        assert f"  {said}" in repr(found).splitlines()
+        assert said in comparison_html(found)
+        by_name = {figure.name: figure for figure in found.figures}
+        times, gains = by_name["time per output token, steps without prompts"], by_name["speed-up by speculation, same steps"]
+        assert (getattr(times, without), getattr(times, with_it)) == pytest.approx((10.0, 20 / 3))
+        assert (getattr(gains, without), getattr(gains, with_it)) == pytest.approx((1.0, 1.5))
+        assert "nan" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        (dict(), dict()),
+        (dict(drafts=2), dict(drafts=4)),
+        (dict(), dict(drafts=2, prompts=((1, 2, 4),))),
+        (dict(), dict(drafts=2, prompts=((1, 2, 3), (4, 5, 6)))),
+    ],
+    ids=["none speculates", "both do", "another prompt", "one more prompt"],
+)
+def test_no_gain_by_speculation_is_told_where_something_else_differs(a, b):
+    found = compare(clocked(**a), clocked(**b))
+    assert not any(note.startswith("Speculation in") for note in found.notes)
+    names = [figure.name for figure in found.figures]
+    assert "speed-up by speculation, same steps" not in names
+    assert ("time per output token, steps without prompts" in names) == ("drafts" in b)
+
+
+def test_a_run_without_a_step_to_measure_is_named():
+    found = compare(clocked(max_tokens=1), clocked(drafts=2))
+    assert found.notes[-1] == "Speculation in b (2 drafts): speed-up –, for a has no step without a prompt to measure."
+    by_name = {figure.name: figure for figure in found.figures}
+    assert by_name["speed-up by speculation, same steps"].b is None
 
 
 def test_a_figure_without_observation_has_neither_difference_nor_ratio():

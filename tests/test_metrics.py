@@ -277,11 +277,42 @@ def test_a_verifying_step_that_computes_a_prompt_too_is_not_compared():
     assert measure(trace_of(records, {})).speed_up_measured is None
 
 
-def test_placeholder_drafts_of_a_newcomer_are_no_drafts():
-    rounds = (SpecRound("a", 2, 2, 3), SpecRound("b", 2, 0, 1, 0))
-    metrics = measure(trace_of([step_of(0, 20, {"a": 2, "b": 2}, spec=rounds, admitted=("b",))], {}))
-    assert (metrics.acceptance_rate, metrics.mean_acceptance_length) == (1.0, 3.0)
-    assert metrics.accepted_by_draft_length == {2: (0, 0, 1)}
+PADDED = step_of(1, 20, {"a": 2, "b": 2}, spec=(SpecRound("a", 2, 2, 3), SpecRound("b", 2, 0, 1, 0)), admitted=("b",))
+
+
+def test_placeholder_drafts_of_a_newcomer_count_as_wrong_ones_as_in_vllm():
+    metrics = measure(trace_of([PADDED], {}))
+    assert (metrics.acceptance_rate, metrics.mean_acceptance_length) == (0.5, 2.0)
+    assert metrics.acceptance_per_position == (0.5, 0.5)
+    assert metrics.accepted_by_draft_length == {2: (1, 0, 1)}
+
+
+def test_a_step_that_verifies_placeholders_says_nothing_about_time():
+    metrics = measure(trace_of([step_of(0, 20, {"a": 0, "b": 0}), PADDED], {}))
+    assert metrics.speed_up_measured is None
+    assert metrics.speed_up_missing.startswith("every step that verified drafts computed a prompt or padded a newcomer as well")
+
+
+VERIFYING = step_of(1, 25, {"a": 2}, spec=(SpecRound("a", 2, 2, 3, None, 3, 25),))
+
+
+@pytest.mark.parametrize(
+    ("records", "why"),
+    [
+        ([VERIFYING], "no step without drafts in this run: compare with a run without speculation"),
+        ([step_of(0, 20, {"a": 0, "b": 0}), VERIFYING], "no step without drafts had as many requests as one that verified some"),
+        ([step_of(0, 20, {"a": 0}), msgspec.structs.replace(VERIFYING, scheduled=(*VERIFYING.scheduled, prefill("b", 8)))], "a prompt"),
+        ([step_of(0, 20, {"a": 0}), VERIFYING], ""),
+        ([step_of(0, 20, {"a": 0})], ""),
+        ([msgspec.structs.replace(one, timing=StepTiming()) for one in (step_of(0, 20, {"a": 0}), VERIFYING)], "took no time"),
+    ],
+    ids=["no plain step", "another batch size", "beside a prompt", "comparable", "no drafts", "no clock"],
+)
+def test_why_there_is_no_speed_up_is_said(records, why):
+    metrics = measure(trace_of(records, {}))
+    assert why in metrics.speed_up_missing
+    assert bool(metrics.speed_up_missing) == bool(why)
+    assert (metrics.speed_up_measured is None) == (bool(why) or metrics.acceptance_rate is None)
 
 
 def test_the_json_of_a_run_has_the_same_names():

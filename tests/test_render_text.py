@@ -71,7 +71,7 @@ def test_without_a_plain_step_no_speed_up_is_told(render):
     text = " ".join(render(speculative_run(plain=False), width=200).split())
     assert (
         "Speculation (eagle, auto, at most 6 drafts): 75 % of the drafts accepted, 4 tokens per verification; "
-        "no speed-up to tell, as no step of the same batch size ran without drafts." in text
+        "speed-up – (no step without drafts in this run: compare with a run without speculation)." in text
     )
 
 
@@ -79,6 +79,12 @@ def test_without_a_plain_step_no_speed_up_is_told(render):
 def test_a_proposer_that_failed_is_told_harmlessly(render):
     text = render(speculative_run(problem="ValueError: draft \x1b[31m9"), width=200)
     assert "Proposing drafts failed after 1 step, first after step 0: ValueError: draft ␛[31m9." in text
+
+
+def test_of_what_a_proposer_said_at_length_the_beginning_is_told():
+    text = render_text(speculative_run(problem="ValueError: " + "no idea " * 500), width=200)
+    (line,) = re.findall(r"Proposing drafts failed.*?…\.", " ".join(text.split()))
+    assert len(line) < 300
 
 
 def test_the_line_on_speculation_is_folded_where_the_terminal_is_narrow():

@@ -17,6 +17,7 @@ from workbench.plan import StepOutput
 from workbench.request import Request, SamplingParams
 from workbench.runners.scripted import ScriptedRunner
 from workbench.scheduler import Scheduler, stop_rule
+from workbench.speculative.measured import speculation
 from workbench.state import Status
 
 EOS = 50256
@@ -67,6 +68,42 @@ def test_every_verification_is_counted_as_vllm_counts_it(drafts, outputs, expect
     for state, output in zip(scheduler.queues.running, outputs, strict=True):
         assert state.output_token_ids == [0, *output]
         assert state.num_computed_tokens == state.num_tokens - 1  # what was rejected is not computed
+
+
+def test_a_newcomers_placeholders_are_counted_as_vllm_counts_them():
+    """Read off vLLM 0.32.0's own scheduler: ``SpecDecodingStats`` of these steps, with ``[-1, -1, -1]`` scheduled for the newcomer."""
+    scheduler = Scheduler(EngineConfig(num_speculative_tokens=3), num_blocks=100, max_model_len=512)
+    prompt = tuple(range(17))  # a block and one token: all but one are found by the second request
+    sampling = SamplingParams(max_tokens=20, ignore_eos=True)
+
+    def step(tokens, proposed):
+        plan = scheduler.plan()
+        assert [row.request.id for row in plan.rows] == list(tokens)
+        return scheduler.commit(plan, StepOutput(list(tokens.values()), proposed=proposed))
+
+    scheduler.add(Request(id="a", prompt_token_ids=prompt, sampling=sampling))
+    first = step({"a": [5]}, [[6, 7, 8]])
+    scheduler.add(Request(id="b", prompt_token_ids=prompt, sampling=sampling))
+    second = step({"a": [6, 7, 8, 9], "b": [5]}, [[1, 2, 3], [1, 2, 3]])
+    third = step({"a": [4], "b": [1, 2, 9]}, None)
+    assert second.admitted == ("b",)
+    assert [counts(speculation([record]), record) for record in (first, second, third)] == [
+        (0, 0, 0, []),
+        (2, 6, 3, [1, 1, 1]),
+        (2, 6, 2, [1, 1, 0]),
+    ]
+
+
+def counts(metrics, record):
+    """``num_drafts``, ``num_draft_tokens``, ``num_accepted_tokens`` and ``num_accepted_tokens_per_pos``, from the figures of one step."""
+    rounds = sum(sum(found) for found in metrics.accepted_by_draft_length.values())
+    proposed = sum(length * sum(found) for length, found in metrics.accepted_by_draft_length.items())
+    positions = [round(share * rounds) for share in metrics.acceptance_per_position]
+    if rounds:
+        assert metrics.acceptance_rate == sum(positions) / proposed
+        assert metrics.mean_acceptance_length == 1 + sum(positions) / rounds
+    assert (rounds, proposed) == (len(record.spec), sum(one.proposed for one in record.spec))
+    return rounds, proposed, sum(positions), positions
 
 
 # -- stop rules --------------------------------------------------------------------------------------------------------

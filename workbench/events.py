@@ -157,6 +157,7 @@ class SpecRound(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     ``rejected_at`` is the first draft position that failed, ``None`` when all were accepted.  Milliseconds are the
     request's share of drafting (at the end of the step before, by drafts) and of the step that verified (by tokens).
+    Of a request that was admitted in the step the drafts are placeholders, which nobody proposed; they count, as in vLLM.
     """
 
     request_id: str

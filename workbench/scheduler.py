@@ -345,7 +345,7 @@ class Scheduler:
             commands=commands,
             proposed=tuple(draft.proposed),
             draft_choice=draft.choice,
-            draft_problem=output.draft_problem,
+            draft_problem=" ".join(output.draft_problem.split()),  # whatever was raised, it is told in one line
             timing=StepTiming(
                 draft.plan_ms,
                 output.prepare_ms,

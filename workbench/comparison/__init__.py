@@ -14,6 +14,7 @@ from workbench.comparison.changes import Changes
 from workbench.comparison.divergence import first_divergence
 from workbench.comparison.figures import figures
 from workbench.comparison.pairing import Pairing, pair
+from workbench.comparison.speed_up import decoding, gain
 from workbench.definitions import trace_of
 from workbench.findings.comparison import ComparisonData, Divergence, Figure
 from workbench.metrics import measure
@@ -27,7 +28,11 @@ __all__ = ["Comparison", "Divergence", "Figure", "compare"]
 
 
 class Comparison(ComparisonData, frozen=True, kw_only=True):
-    """What :func:`compare` found, with both timelines; fields as in :class:`~workbench.findings.comparison.ComparisonData`."""
+    """What :func:`compare` found, with both timelines; fields as in :class:`~workbench.findings.comparison.ComparisonData`.
+
+    Where just one of two runs of the same prompts speculated, the last of ``notes`` tells what that gained: the time per output token in
+    the steps that computed no prompt, drafting included, of one against the other.
+    """
 
     def __repr__(self) -> str:
         return comparison_text(self)
@@ -69,19 +74,19 @@ def compare(run_a: Any, run_b: Any) -> Comparison:
     pairing = pair(a, b)
     changes = Changes(pairing)
     divergence = first_divergence(pairing)
-    metrics = measure(a), measure(b)
+    metrics, gained = (measure(a), measure(b)), gain(pairing)
     return Comparison(
         a=a,
         b=b,
         names=(_name(run_a), _name(run_b)),
         sentence=_sentence(pairing, divergence),
         divergence=divergence,
-        notes=changes.notes,
+        notes=changes.notes if gained is None else (*changes.notes, gained.sentence()),
         same_arrivals=changes.same_arrivals,
         num_compared=len(pairing),
         first_steps=(pairing.a[0].step, pairing.b[0].step) if len(pairing) else (a.first_step, b.first_step),
         metrics=metrics,
-        figures=figures(*metrics),
+        figures=figures(*metrics, (decoding(a), decoding(b)), gained),
     )
 
 

@@ -10,7 +10,7 @@ from workbench.events import SpecRound
 from workbench.plots._figure import Figure, axes, draw, empty, figure, snapshot, step_title, words
 from workbench.render import facts
 from workbench.render.palette import DIM, LOOKS, PREEMPTED, PREFILL, VERIFY
-from workbench.speculative.measured import by_length, rounds_of, speculation
+from workbench.speculative.measured import by_length, counted, speculation
 from workbench.trace import Trace
 
 _BAR = "draft %{x}: %{y:.1%} of all rounds<br>accepted in %{customdata[0]:,} of %{customdata[1]:,} rounds, proposed in %{customdata[2]:,}"
@@ -39,10 +39,11 @@ def acceptance(trace: Any) -> Figure:
     of drafts was chosen anew for each step, that too, with the reason on hover.  Right, x: drafts that a round proposed; y: how many of
     them it accepted; each cell counts rounds, coloured by their share of all rounds with so many drafts.
 
-    The title tells the speed-up measured against plain steps of the same run, and the one that the acceptance predicts.
+    The title tells the speed-up measured against plain steps of the same run, and the one that the acceptance predicts, or why there is
+    none to tell.  Placeholders of newcomers count as drafts, as they do in vLLM.
     """
     trace = snapshot(trace, "acceptance")
-    verified = [(record.step, rounds) for record in trace if (rounds := rounds_of(record))]
+    verified = [(record.step, rounds) for record in trace if (rounds := counted(record))]
     if not verified:
         return empty("No drafts were verified in this trace: speculation is off, or proposed nothing.")
     titles = ("draft position", step_title(trace), "drafts proposed")

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 from workbench.config import EngineConfig
 from workbench.metrics import Percentiles, RequestMetrics, RunMetrics
-from workbench.render._format import NONE, ms, number, percent, plural, seconds, token_ids
+from workbench.render._format import NONE, ms, number, percent, plural, seconds, shorten, token_ids
 from workbench.speculative.measured import SpeculationMetrics
 from workbench.trace import Trace
 
 COLUMNS = ("request", "prompt", "cached", "output", "queue", "TTFT", "ITL p50", "ITL max", "E2E", "preempted", "finish")
+LONGEST_PROBLEM = 200  # characters of what a proposer raised; the record has all of it
 
 
 class Result(NamedTuple):
@@ -67,7 +68,7 @@ def speculation(result: Result) -> list[str]:
     method = method_in_words(config)
     found = [f"Speculation{f' ({method})' if method else ''}: {accepted(metrics)}."]
     if failed:
-        problem = failed[0].draft_problem.rstrip(".")
+        problem = shorten(failed[0].draft_problem, LONGEST_PROBLEM).rstrip(".")
         found.append(f"Proposing drafts failed after {plural(len(failed), 'step')}, first after step {failed[0].step}: {problem}.")
     return found
 
@@ -83,7 +84,7 @@ def accepted(metrics: SpeculationMetrics) -> str:
     """How many drafts were right, and what that gave, in words."""
     if metrics.acceptance_rate is None:
         return "no draft was verified"
-    gain = "no speed-up to tell, as no step of the same batch size ran without drafts"
+    gain = f"speed-up {NONE}" + (f" ({metrics.speed_up_missing})" if metrics.speed_up_missing else "")
     if metrics.speed_up_measured is not None:
         gain = f"{number(metrics.speed_up_measured)} times as fast as plain steps, {number(metrics.speed_up_predicted)} predicted"
     length = f"{number(metrics.mean_acceptance_length)} tokens per verification"

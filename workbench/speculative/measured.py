@@ -1,7 +1,8 @@
 """What speculation did in a run, and whether it paid: counts of verifications, and speed-ups against plain steps of the same run.
 
-Everything is worked out from records.  A *round* is one verification of drafts that a proposer made: neither a round without drafts nor
-the placeholders with which a newcomer is padded count (:func:`rounds_of`).
+Everything is worked out from records.  A *round* is one verification of drafts; one without drafts does not count.  The placeholders with
+which a newcomer is padded are drafts that cannot be right: they count in everything about acceptance, as they do in vLLM, and in nothing
+about time, for nobody made them (:func:`counted`, :func:`rounds_of`).
 """
 
 from __future__ import annotations
@@ -24,12 +25,15 @@ class SpeculationMetrics(msgspec.Struct, frozen=True, kw_only=True):
     ``acceptance_rate``: accepted / proposed drafts.  ``mean_acceptance_length``: 1 + accepted / rounds.  ``acceptance_per_position``: share
     of the rounds in which at least that many drafts were accepted (unconditional); ``conditional_acceptance_per_position``: that of the
     rounds that accepted every draft before it, ``None`` where none did.  Definitions: vLLM,
-    ``docs/features/speculative_decoding/acceptance_metrics.md``.
+    ``docs/features/speculative_decoding/acceptance_metrics.md``, and its ``SpecDecodingStats`` for what counts: every draft that was
+    scheduled, a newcomer's placeholders too.
 
     ``accepted_by_draft_length``: by the number of drafts that a round proposed, how many rounds accepted 0, 1, 2, … of them.
     ``draft_ms``: all time spent proposing, in vain or not.  ``verify_ms``: the rounds' share, by tokens, of the steps that verified them.
 
-    ``speed_up_measured``, ``speed_up_predicted`` and ``draft_cost`` are those of :class:`SpeedUp`.
+    ``speed_up_measured``, ``speed_up_predicted`` and ``draft_cost`` are those of :class:`SpeedUp`, all three ``None`` where there is
+    nothing to compare with.  That is usual: a run with a fixed number of drafts often has no step in which nobody had any.  Then
+    ``speed_up_missing`` says why in words, and ``compare`` with a run without speculation measures the speed-up between the two.
     """
 
     acceptance_rate: float | None = None
@@ -42,10 +46,11 @@ class SpeculationMetrics(msgspec.Struct, frozen=True, kw_only=True):
     draft_cost: float | None = None
     speed_up_measured: float | None = None
     speed_up_predicted: float | None = None
+    speed_up_missing: str = ""
 
 
 class SpeedUp(NamedTuple):
-    """Whether speculation paid, by two readings of the same steps; every field is ``None`` where nothing can be compared.
+    """Whether speculation paid, by two readings of the same steps; all numbers are ``None`` where nothing can be compared.
 
     Compared are steps that verified drafts, and computed no prompt, with *plain* steps, which gave each of as many requests one token
     without drafts.  A run without a plain step of the size of a verifying one has nothing to compare with, and no number is made up for
@@ -54,7 +59,7 @@ class SpeedUp(NamedTuple):
     ``measured``: the time that plain steps take for the tokens that came out / the time it took, the drafting included.  ``predicted``:
     τ / (γc + 1) with the mean acceptance length τ and the mean number of drafts γ of the same rounds, which takes verifying to cost as much
     as a plain step; where ``measured`` is less, it does not.  ``draft_cost``: that c, the time of proposing one draft for each request /
-    the time of a plain step.
+    the time of a plain step.  ``missing``: why there is nothing to compare; empty where there is, and where no draft was verified at all.
 
     A plain step's time is the median of its size, the lower of two: the first ones warm up.
     """
@@ -62,16 +67,25 @@ class SpeedUp(NamedTuple):
     measured: float | None = None
     predicted: float | None = None
     draft_cost: float | None = None
+    missing: str = ""
+
+
+COMPARE = "compare with a run without speculation"
+
+
+def counted(record: StepRecord) -> list[SpecRound]:
+    """A step's verifications as vLLM counts them: of placeholders, too."""
+    return [one for one in record.spec if one.proposed > 0]
 
 
 def rounds_of(record: StepRecord) -> list[SpecRound]:
-    """A step's verifications of drafts that were proposed; those of a request that was admitted in the step are placeholders."""
+    """A step's verifications of drafts that a proposer made; those of a request that was admitted in the step are placeholders."""
     return [one for one in record.spec if one.proposed > 0 and one.request_id not in record.admitted]
 
 
 def speculation(records: Sequence[StepRecord]) -> SpeculationMetrics:
     """Work out every figure of some steps."""
-    rounds = [one for record in records for one in rounds_of(record)]
+    rounds = [one for record in records for one in counted(record)]
     rate, length, positions = acceptance(rounds)
     gained = speed_up(records)
     return SpeculationMetrics(
@@ -85,6 +99,7 @@ def speculation(records: Sequence[StepRecord]) -> SpeculationMetrics:
         draft_cost=gained.draft_cost,
         speed_up_measured=gained.measured,
         speed_up_predicted=gained.predicted,
+        speed_up_missing=gained.missing,
     )
 
 
@@ -134,20 +149,33 @@ class _Verifying(NamedTuple):
     rounds: list[SpecRound]
 
 
-def speed_up(records: Iterable[StepRecord]) -> SpeedUp:
+def speed_up(records: Sequence[StepRecord]) -> SpeedUp:
     """Compare a run's verifying steps with its plain ones."""
     plain, verifying = _sorted_out(records)
     plain_ms = {size: median_low(times) for size, times in plain.items()}
     compared = [step for step in verifying if plain_ms.get(step.size, 0) > 0]
     spent = math.fsum(step.step_ms + step.drafting_ms for step in compared)
     if not spent:
-        return SpeedUp()
+        return SpeedUp(missing=_missing(plain, verifying, any(map(counted, records))))
     instead = math.fsum(plain_ms[step.size] * step.tokens / step.size for step in compared)
     cost = math.fsum(step.drafting_ms for step in compared) / math.fsum(step.passes * plain_ms[step.size] for step in compared)
     rounds = [one for step in compared for one in step.rounds]
     tokens = 1 + sum(one.accepted for one in rounds) / len(rounds)
     drafts = sum(one.proposed for one in rounds) / len(rounds)
     return SpeedUp(instead / spent, tokens / (drafts * cost + 1), cost)
+
+
+def _missing(plain: dict[int, list[float]], verifying: Sequence[_Verifying], verified: bool) -> str:
+    """Why no verifying step can be compared with a plain one."""
+    if not verified:
+        return ""
+    if not verifying:
+        return f"every step that verified drafts computed a prompt or padded a newcomer as well: {COMPARE}"
+    if not plain:
+        return f"no step without drafts in this run: {COMPARE}"
+    if not {step.size for step in verifying} & plain.keys():
+        return f"no step without drafts had as many requests as one that verified some: {COMPARE}"
+    return "the steps to compare took no time that could be measured"
 
 
 def _sorted_out(records: Iterable[StepRecord]) -> tuple[dict[int, list[float]], list[_Verifying]]:
