@@ -13,18 +13,20 @@ from pathlib import Path
 import pytest
 import tiny_models
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch.nn.functional import rms_norm, silu
 
 from workbench import Engine
 from workbench.errors import ConfigError
+from workbench.models.eagle import load_head
 from workbench.models.fingerprint import weights_fingerprint
 from workbench.models.kernels import TorchKernels
 from workbench.models.linear import plain
 from workbench.models.loading import load_folder
 from workbench.models.paths import Path as ExecutionPath
-from workbench.models.quantised import GROUP, KINDS, has_kernels, rounded
+from workbench.models.quantised import GROUP, KINDS, Int8, has_kernels, rounded
 from workbench.plan import PlanRow, StepPlan
 from workbench.request import Request, SamplingParams
 from workbench.runners.drafters.make import make_drafter
@@ -456,6 +458,20 @@ def test_kernels_for_rounded_weights_give_what_the_widened_weights_give(bits, ha
     assert not torch.equal(found, expected)  # another way of computing it
     assert found.dtype == torch.float32
     assert tiny_models.relative_error(found, expected) < 2e-2
+
+
+def test_a_head_in_int8_is_read_as_the_values_that_it_stands_for(head, target, tmp_path):
+    tensors = load_file(head)
+    kept = {name: Int8.of(tensors[name]) for name in ("fc", "qkv", "output", "gate_up", "down")}
+    scales = {f"{name}.scale": matrix.scale for name, matrix in kept.items()}
+    with safe_open(head, "pt") as file:
+        facts = file.metadata()
+    save_file(tensors | {name: matrix.q for name, matrix in kept.items()} | scales, tmp_path / "int8", facts | {"version": "2"})
+    save_file(tensors | {name: matrix.values() for name, matrix in kept.items()}, tmp_path / "float", facts)
+    rounded, widened = load_head(tmp_path / "int8", target), load_head(tmp_path / "float", target)
+    hidden = target.config.hidden_size
+    for name, width in {"fc": len(TAPS) * hidden, "qkv": 2 * hidden, "output": hidden, "gate_up": hidden, "down": 40}.items():
+        assert torch.equal(getattr(rounded, name)(torch.eye(width)), getattr(widened, name)(torch.eye(width)))
 
 
 def test_rounding_leaves_the_target_as_it_is_and_shares_what_it_does_not_round(target):

@@ -20,12 +20,13 @@ from training.data import Batches, Texts
 from training.eagle import Project, parse
 from training.evaluate import rounds
 from training.generate import Chat, Limits, Sequence, Task, Writer, write_all
-from training.head import Chain, Drafter, Head, attend_chain, shifted
+from training.head import MATRICES, Chain, Drafter, Head, attend_chain, shifted
 from training.loops import without_loops
 from training.settings import Settings
 from training.target import Shape, from_weights, load_target, rotary, rotate
 from training.train import DraftLoss, draft_chunk, target_labels
 from workbench.models.fingerprint import weights_fingerprint
+from workbench.models.quantised import Int8
 
 CPU = torch.device("cpu")
 SHAPE = Shape(
@@ -148,7 +149,7 @@ def test_attention_of_a_pass_is_that_of_a_growing_key_list():
 
 def test_chain_of_passes_is_the_drafting_of_inference(target):
     """Step by step with a KV list: real entries up to the origin, then the head's own output fed back at the next positions."""
-    head, taps, passes = Head(SHAPE, 2, target.norm, seed=3), (0, 2), 3
+    head, taps, passes = Head(SHAPE, 2, SHAPE.ffn_size, target.norm, seed=3), (0, 2), 3
     tokens = torch.randint(3, 200, (1, 9), generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         tapped, _ = target.forward(tokens, taps)
@@ -227,8 +228,8 @@ def test_rounds_go_on_after_what_was_accepted():
 
 def project(folder, work, **changes):
     options = (
-        "--minutes-generate 0.02 --slots 8 --user-end 160 --answer 12 --held-out-per-kind 1 --taps 0,1,2 --draft-vocab 64 --chunk 32 "
-        "--batch-tokens 256 --draft-len 3 --passes 3"
+        "--minutes-generate 0.02 --slots 8 --user-end 160 --answer 12 --held-out-per-kind 1 --taps 0,1,2 --draft-vocab 64 --ffn-size 48 "
+        "--batch-tokens 256 --chunk 32 --draft-len 3 --passes 3"
     )
     _, settings = parse(["--work", str(work), *options.split()])
     return Project(dataclasses.replace(settings, **changes), work, folder, CPU)
@@ -257,9 +258,15 @@ def test_training_restarts_where_it_stopped_and_its_export_reads_back(folder, tm
     with safe_open(last.head_file, "pt") as file:
         metadata, shapes = file.metadata(), {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
         ids = file.get_tensor("draft_ids")
+        matrices = {name: Int8(file.get_tensor(name), file.get_tensor(f"{name}.scale")) for name in MATRICES}
+    rounded, _ = last.trained()
+    for name, matrix in matrices.items():
+        torch.testing.assert_close(matrix.values(), rounded.get_parameter(name).detach())
+        assert (matrix.values() - expected["head"][name]).abs().max() <= expected["head"][name].abs().max() / 200
     assert shapes == {
         "tap_norm": (3, 32), "fc": (32, 96), "embed_norm": (32,), "feature_norm": (32,), "qkv": (64, 64), "output": (32, 32),
         "ffn_norm": (32,), "gate_up": (96, 32), "down": (32, 48), "norm": (32,), "draft_ids": (64,),
+        "fc.scale": (32,), "qkv.scale": (64,), "output.scale": (32,), "gate_up.scale": (96,), "down.scale": (32,),
     }  # fmt: skip
     assert ids.dtype == torch.int32
     assert (ids.diff() > 0).all()
@@ -272,8 +279,8 @@ def test_training_restarts_where_it_stopped_and_its_export_reads_back(folder, tm
 
 def test_default_head_fits_the_package():
     shape = Shape(30, 576, 9, 3, 64, 1536, 49152, 1e-5, 1e5)
-    head = Head(shape, len(Settings().taps), torch.ones(576), seed=0)
-    assert head.num_parameters <= 5_700_000
+    head = Head(shape, len(Settings().taps), Settings().ffn_size, torch.ones(576), seed=0)
+    assert head.num_parameters + 4 * Settings().draft_vocab <= 11_900_000  # bytes: one for a weight, four for an id
 
 
 def test_fingerprint_is_that_of_the_values_and_tells_targets_apart():

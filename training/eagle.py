@@ -203,7 +203,8 @@ class Project:
         return without_loops(Texts.load(self.held_out_file), self.device)
 
     def head(self) -> Head:
-        return Head(self.target.shape, len(self.settings.taps), self.target.norm, self.settings.seed)
+        settings = self.settings
+        return Head(self.target.shape, len(settings.taps), settings.ffn_size, self.target.norm, settings.seed)
 
     def _batches(self, texts: Texts) -> Batches:
         return Batches(texts, self.device, self.settings.batch_tokens, self.settings.chunk)
@@ -224,11 +225,12 @@ class Project:
         say(f"train: stopped at step {trainer.step}, {trainer.tokens:,} tokens, {trainer.seconds:.0f} s")
 
     def trained(self) -> tuple[Head, dict[str, Any]]:
-        """The head of the checkpoint and where its training stood."""
+        """The head of the checkpoint, rounded as it is exported, and where its training stood."""
         if not self.checkpoint.exists():
             raise SystemExit(f"{self.checkpoint} is missing: run --stage train first")
         stored, head = torch.load(self.checkpoint, map_location=self.device, weights_only=True), self.head()
         head.load_state_dict(stored["head"])
+        head.round_()
         return head, stored["state"]
 
     # -- evaluate and export -----------------------------------------------------------------------------------------------------------

@@ -12,21 +12,28 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from training.evaluate import table
-from training.head import Head
+from training.head import MATRICES, Head
 from training.target import Target
 from workbench.models.fingerprint import weights_fingerprint
+from workbench.models.quantised import Int8
 
 if TYPE_CHECKING:
     from training.settings import Settings
 
 FORMAT = "workbench-eagle"
-VERSION = "1"
+VERSION = "2"
 
 
 def export_head(path: Path, head: Head, target: Target, draft_ids: Tensor, settings: Settings, facts: dict[str, Any]) -> None:
-    """Write the head in bf16; ``facts`` (target's name, steps, train tokens, …) go into the metadata as strings."""
+    """Write the head: matrices as int8 with a bf16 ``NAME.scale`` for each output, the rest as bf16.
+
+    ``facts`` (target's name, steps, train tokens, …) go into the metadata as strings.
+    """
     shape = target.shape
-    tensors = {name: weight.detach().to(torch.bfloat16).cpu().contiguous() for name, weight in head.named_parameters()}
+    tensors = {name: weight.detach().to(torch.bfloat16) for name, weight in head.named_parameters()}
+    for name in MATRICES:
+        tensors[name], tensors[f"{name}.scale"] = Int8.of(head.get_parameter(name).detach())
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     tensors["draft_ids"] = draft_ids.to(torch.int32).cpu().contiguous()
     metadata = {
         "format": FORMAT,
@@ -58,7 +65,7 @@ With any other target it drafts nonsense, so loading compares the fingerprint.  
 | idea | EAGLE (arXiv 2401.15077) and EAGLE-3 (arXiv 2503.01840): drafts from the target's features, trained on its own chains |
 | architecture | one decoder layer, features after layers {", ".join(str(tap) for tap in settings.taps)} (from 0); \
 embedding and LM head are the target's |
-| parameters | {num_parameters:,} in bf16, {num_bytes / 1e6:.1f} MB |
+| parameters | {num_parameters:,}, matrices in int8, the rest in bf16, {num_bytes / 1e6:.1f} MB |
 | draft vocabulary | {facts["draft_vocab"]:,} ids, {100 * facts["draft_coverage"]:.2f} % of the answers' tokens |
 | training data | {train["sequences"]:,} conversations, {train["answer_tokens"]:,} answer tokens, all written by the target itself: \
 it continues short openings of user turns and answers them ({100 * settings.greedy_share:.0f} % greedily, the others at temperature \

@@ -17,12 +17,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.target import MOST_POSITIONS, Shape, Target, rotary, rotate
+from workbench.models.quantised import Int8
+
+MATRICES = ("fc", "qkv", "output", "gate_up", "down")
 
 
 class Head(nn.Module):
     """Float32 master weights under the names of the exported file; ``weights`` casts them for one step."""
 
-    def __init__(self, shape: Shape, num_taps: int, final_norm: Tensor, seed: int) -> None:
+    def __init__(self, shape: Shape, num_taps: int, ffn_size: int, final_norm: Tensor, seed: int) -> None:
         super().__init__()
         self.shape, self.num_taps = shape, num_taps
         hidden, heads, device = shape.hidden_size, shape.num_heads, final_norm.device
@@ -40,13 +43,20 @@ class Head(nn.Module):
         self.qkv = matrix((heads + 2 * shape.num_kv_heads) * shape.head_dim, 2 * hidden)
         self.output = matrix(hidden, heads * shape.head_dim, 0.5)
         self.ffn_norm = ones(hidden)
-        self.gate_up = matrix(2 * shape.ffn_size, hidden)
-        self.down = matrix(hidden, shape.ffn_size, 0.5)
+        self.gate_up = matrix(2 * ffn_size, hidden)
+        self.down = matrix(hidden, ffn_size, 0.5)
         self.norm = nn.Parameter(final_norm.float().clone())
         self.rotation = rotary(torch.arange(MOST_POSITIONS, device=device), shape.head_dim, shape.rope_theta)
 
     def weights(self, dtype: torch.dtype) -> dict[str, Tensor]:
         return {name: parameter.to(dtype) for name, parameter in self.named_parameters()}
+
+    @torch.no_grad()
+    def round_(self) -> None:
+        """Give every matrix the values that it has in the exported file, which keeps it in int8."""
+        for name in MATRICES:
+            weight = self.get_parameter(name)
+            weight.copy_(Int8.of(weight).values())
 
     @property
     def num_parameters(self) -> int:

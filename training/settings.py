@@ -23,7 +23,8 @@ class Settings:
     # train
     minutes_train: float = 9.0
     taps: tuple[int, ...] = (2, 14, 26, 29)
-    draft_vocab: int = 16384
+    ffn_size: int = 3072  # twice the target's: the matrices are shipped in one byte a weight
+    draft_vocab: int = 24576
     passes: int = 5
     pass_discount: float = 0.85
     hard_share: float = 0.2

@@ -6,6 +6,7 @@
 
 The entry at position t reads the target's features at t and the token at t + 1, and scores the token at t + 2.  A chain goes on with
 ``h`` in the place of ``g``.  Embedding and LM head are the target's; the head scores only the ids that the target often says.
+On compiled kernels the head's matrices and its rows of the LM head are read as int8: a draft's time is that of reading them.
 Sources: EAGLE (arXiv 2401.15077), EAGLE-3 (arXiv 2503.01840) for the features of several layers; trained by ``training/eagle.py``.
 """
 
@@ -27,10 +28,11 @@ from workbench.models.kernels import Kernels
 from workbench.models.llama import Linear
 from workbench.models.loading import LoadedModel
 from workbench.models.native import NativeKernels
-from workbench.models.quantised import rounded
+from workbench.models.quantised import Int8, rounded
 
 HEADS = Path(__file__).with_name("heads")
-FORMAT, VERSION = "workbench-eagle", "1"
+FORMAT = "workbench-eagle"
+VERSIONS = ("1", "2")  # matrices in bf16; or in int8, each with a scale for every output
 
 
 class EagleHead(NamedTuple):
@@ -108,8 +110,9 @@ def load_head(file: Path, target: LoadedModel) -> EagleHead:
 
 
 def _check(file: Path, facts: dict[str, str], target: LoadedModel) -> None:
-    if facts.get("format") != FORMAT or facts.get("version") != VERSION:
-        raise ModelIntegrityError(f"{file.name} is no EAGLE head of format {FORMAT} {VERSION}: train one with training/eagle.py")
+    if facts.get("format") != FORMAT or facts.get("version") not in VERSIONS:
+        formats = " or ".join(f"{FORMAT} {version}" for version in VERSIONS)
+        raise ModelIntegrityError(f"{file.name} is no EAGLE head of format {formats}: train one with training/eagle.py")
     architecture = target.architecture
     found = weights_fingerprint(architecture.norm, architecture.embedding)
     if facts.get("target_fingerprint") != found:
@@ -136,7 +139,10 @@ def _built(file: Path, tensors: dict[str, Tensor], facts: dict[str, str], target
     make = rounded(8, path) if isinstance(path.kernels, NativeKernels) else path.make_linear
 
     def linear(name: str, *shape: int) -> Linear:
-        return make([weight(name, *shape).to(path.dtype)], None)
+        matrix = weight(name, *shape)
+        if matrix.dtype == torch.int8:
+            matrix = Int8(matrix, weight(f"{name}.scale", shape[0])).values()
+        return make([matrix.to(path.dtype)], None)
 
     taps = tuple(int(tap) for tap in facts["taps"].split(","))
     ids, ffn = tensors["draft_ids"].long().to(device), tensors["down"].shape[1]
