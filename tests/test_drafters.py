@@ -19,7 +19,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch.nn.functional import rms_norm, silu
 
 from workbench import Engine
-from workbench.errors import ConfigError
+from workbench.errors import ConfigError, ModelIntegrityError
 from workbench.models.eagle import load_head
 from workbench.models.fingerprint import weights_fingerprint
 from workbench.models.kernels import TorchKernels
@@ -29,7 +29,7 @@ from workbench.models.paths import Path as ExecutionPath
 from workbench.models.quantised import GROUP, KINDS, Int8, has_kernels, rounded
 from workbench.plan import PlanRow, StepPlan
 from workbench.request import Request, SamplingParams
-from workbench.runners.drafters.make import make_drafter
+from workbench.runners.drafters.make import make_drafter, weight_bytes_of
 from workbench.runners.torch_runner import TorchRunner
 
 VARIANT, VOCAB, BLOCK = "smollm2-tied", 101, 4
@@ -491,6 +491,7 @@ def test_rounding_leaves_the_target_as_it_is_and_shares_what_it_does_not_round(t
     [
         ("draft", "write draft:int8, draft:int4, draft:skip:N or draft:MODEL"),
         ("draft:", "write draft:int8, draft:int4, draft:skip:N or draft:MODEL"),
+        ("eagle:", "write eagle or eagle:PATH"),
         ("draft:int3", "write draft:int8, draft:int4, draft:skip:N or draft:MODEL"),
         ("draft:skip", "write draft:int8, draft:int4, draft:skip:N or draft:MODEL"),
         ("draft:skip:-1", "write draft:int8, draft:int4, draft:skip:N or draft:MODEL"),
@@ -513,6 +514,53 @@ def test_a_head_for_other_weights_is_refused(tmp_path, target):
     file = write_head(tmp_path / "foreign.safetensors", target, target_fingerprint="0123456789abcdef", target_name="another-model")
     with pytest.raises(ConfigError, match=r"trained for another-model \(weights 0123456789abcdef\), but smollm2-tied has weights"):
         make_drafter(f"eagle:{file}", target)
+
+
+def without(tensors, facts, name):
+    return {key: tensor for key, tensor in tensors.items() if key != name}, {key: fact for key, fact in facts.items() if key != name}
+
+
+DAMAGE = {
+    "no down": (lambda tensors, facts: without(tensors, facts, "down"), "damaged EAGLE head"),
+    "no draft_ids": (lambda tensors, facts: without(tensors, facts, "draft_ids"), "damaged EAGLE head"),
+    "no taps": (lambda tensors, facts: without(tensors, facts, "taps"), "damaged EAGLE head"),
+    "no fc": (lambda tensors, facts: without(tensors, facts, "fc"), "fc should have the shape"),
+    "taps in words": (lambda tensors, facts: (tensors, facts | {"taps": "0,one"}), "damaged EAGLE head"),
+    "a layer too far": (lambda tensors, facts: (tensors, facts | {"taps": "1,3"}), "reads layer 3 of smollm2-tied, which has 3 (0 to 2)"),
+    "a layer before": (lambda tensors, facts: (tensors, facts | {"taps": "-1,2"}), "reads layer -1 of smollm2-tied"),
+    "unknown ids": (lambda tensors, facts: (tensors | {"draft_ids": tensors["draft_ids"] + 3}, facts), "damaged EAGLE head"),
+    "negative ids": (lambda tensors, facts: (tensors | {"draft_ids": tensors["draft_ids"] - 1}, facts), "damaged EAGLE head"),
+    "ids in a square": (lambda tensors, facts: (tensors | {"draft_ids": tensors["draft_ids"][:, None]}, facts), "damaged EAGLE head"),
+    "a flat down": (lambda tensors, facts: (tensors | {"down": tensors["down"][0]}, facts), "damaged EAGLE head"),
+    "another format": (lambda tensors, facts: (tensors, facts | {"format": "other"}), "is no EAGLE head of format"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_head_is_refused_in_one_line(damage, tmp_path, target, head):
+    with safe_open(head, framework="pt") as file:
+        tensors, facts = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118 (not a dict)
+    broken, (change, words) = tmp_path / "broken.safetensors", DAMAGE[damage]
+    tensors, facts = change(tensors, facts)
+    save_file(tensors, broken, facts)
+    refused_with_a_remedy(f"eagle:{broken}", target, words, "take another file, or speculate with ngram or suffix")
+
+
+def refused_with_a_remedy(method, target, *words):
+    with pytest.raises(ModelIntegrityError) as refused:
+        make_drafter(method, target)
+    assert all(each in str(refused.value) for each in words)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", None], ids=["empty", "nonsense", "cut short"])
+def test_a_file_that_is_no_safetensors_file_is_refused_as_head_and_as_draft_model(content, tmp_path, target, head, other):
+    file, folder = tmp_path / "broken.safetensors", copied(other, f"broken-{content!r:.5}")
+    file.write_bytes(head.read_bytes()[:5000] if content is None else content)
+    refused_with_a_remedy(f"eagle:{file}", target, "broken.safetensors is no readable safetensors file", "take another file")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000] if content is None else content)
+    refused_with_a_remedy(f"draft:{folder}", target, f"speculative='draft:{folder}' cannot draft", "or take another draft model")
 
 
 def test_a_draft_model_with_another_tokenizer_is_refused(other, target):
@@ -563,3 +611,64 @@ def test_memory_of_drafts_comes_out_of_the_same_budget(target, other, head):
         assert engine.scheduler.kv.pool.num_blocks == (1 << 20) // (layer_bytes * (target.config.num_layers + own))
         held = sum(layer.nbytes for layer in (*engine.runner.kv, *engine.runner.drafter.kv))
         assert held == engine.runner.block_bytes * (engine.scheduler.kv.pool.num_blocks + 1)
+
+
+SHARED = ("ngram:1-3", "suffix", "synthetic:0.6", "draft:skip:1", "draft:itself")
+PROJECTIONS = 3 * (72 * 72 * 2 + 72 * 24 * 2 + 3 * 72 * 72)  # numbers in those of the target
+
+
+@pytest.mark.parametrize("method", SHARED)
+def test_a_drafter_made_of_the_targets_own_weights_takes_no_memory_for_them(method, target, method_of):
+    assert weight_bytes_of(make_drafter(method_of.get(method, method), target), target) == 0
+
+
+def test_what_only_drafts_need_is_counted_to_the_last_tensor(target, other, head, method_of):
+    """A model may keep its LM head a second time, laid out otherwise, and rounded weights may be widened again: hence two bounds."""
+    with safe_open(head, framework="pt") as file:
+        in_file = sum(file.get_tensor(name).numel() for name in file.keys() if name != "draft_ids")  # noqa: SIM118 (not a dict)
+    in_model = sum(weight.numel() for weight in load_file(other / "model.safetensors").values())
+    least = {"eagle": 4 * (in_file + 51 * 72), "draft:other": 4 * in_model, "draft:int8": PROJECTIONS, "draft:int4": PROJECTIONS // 2}
+    most = {"eagle": 1.1, "draft:other": 2.0, "draft:int8": 4.2, "draft:int4": 8.4}
+    for method, size in least.items():
+        found = weight_bytes_of(make_drafter(method_of.get(method, method), target), target)
+        assert size <= found <= most[method] * size, method
+
+
+@pytest.mark.parametrize("method", ["eagle", "draft:other", "draft:int8", "draft:int4"])
+def test_the_weights_of_drafts_leave_less_memory_for_blocks(method, target, method_of, monkeypatch):
+    method = method_of.get(method, method)
+    drafter = make_drafter(method, target)
+    block_bytes = BLOCK * (target.facts.kv_bytes_per_token + drafter.kv_bytes_per_token)
+    weights = target.facts.weight_bytes + weight_bytes_of(drafter, target)
+
+    def blocks(memory_bytes, **knobs):
+        monkeypatch.setattr("workbench.assembly.memory_limit_bytes", lambda: memory_bytes)
+        return Engine(target, speculative=method, block_size=BLOCK, **knobs).scheduler.kv.pool.num_blocks
+
+    assert blocks(weights + 3 * block_bytes) == blocks(weights + 3 * block_bytes, num_blocks=3) == 3
+    assert blocks(weights + 3 * block_bytes - 1) == 2
+    with pytest.raises(ConfigError, match=r"3 blocks of 4 tokens take .* for drafts \(speculative=.*\): lower num_blocks to 2 or less"):
+        blocks(weights + 3 * block_bytes - 1, num_blocks=3)
+    with pytest.raises(ConfigError, match=rf"lower kv_cache_memory_bytes to {3 * block_bytes - 1:,} or less"):
+        blocks(weights + 3 * block_bytes - 1, kv_cache_memory_bytes=3 * block_bytes)
+    with pytest.raises(ConfigError, match=r"memory holds not one block of 4 tokens .* choose other drafts, such as ngram, or a smaller"):
+        blocks(weights + block_bytes - 1)
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_a_draft_model_may_run_its_own_code_only_where_models_may(trusted, target, other, monkeypatch):
+    asked = {}
+
+    def resolve(name, *, trust_remote_code=False):
+        asked["resolve"] = name, trust_remote_code
+        return other
+
+    def load_model(name, *, trust_remote_code=False, **ways):
+        asked["load_model"] = name, trust_remote_code
+        return load_folder(other, dtype="float32", device="cpu")
+
+    monkeypatch.setattr("workbench.runners.drafters.model.resolve", resolve)
+    monkeypatch.setattr("workbench.runners.drafters.model.load_model", load_model)
+    engine = Engine(target, speculative="draft:owner/name", trust_remote_code=trusted, num_blocks=8)
+    assert engine.runner.drafter.model.name == "other"
+    assert asked == {"resolve": ("owner/name", trusted), "load_model": ("owner/name", trusted)}

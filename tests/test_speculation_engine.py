@@ -68,23 +68,33 @@ def fails(wanted):
     raise ValueError("no idea")
 
 
+def fails_at_length(wanted):
+    raise RuntimeError("first line\n\tsecond line\n")
+
+
 @pytest.mark.parametrize(
     ("fault", "says"),
     [
         (fails, "ValueError: no idea"),
+        (fails_at_length, "RuntimeError: first line second line"),
         (lambda wanted: [[1] * (one.limit + 1) for one in wanted], "4 drafts for r0, at most 3 were wanted"),
         (all_of([1, VOCAB]), "draft 101 for r0 is no token id (0 to 100)"),
         (all_of([1.0]), "draft 1.0 for r0 is no token id"),
         (all_of([-5]), "draft -5 for r0 is no token id"),
         (all_of([-1]), "draft -1 for r0 is no token id"),
         (all_of([True]), "draft True for r0 is no token id"),
+        (all_of([None]), "draft None for r0 is no token id"),
+        (all_of([float("nan")]), "draft nan for r0 is no token id"),
         (all_of(["1"]), "draft '1' for r0 is no token id"),
         (all_of(7), "TypeError"),
         (lambda wanted: [], "the proposer answered for 0 requests, 3 were asked"),
         (lambda wanted: [[1]] * (len(wanted) + 1), "the proposer answered for 4 requests, 3 were asked"),
         (lambda wanted: None, "TypeError"),
     ],
-    ids=["raises", "too many", "beyond the vocabulary", "float", "-5", "-1", "bool", "text", "no list", "too short", "too long", "none"],
+    ids=[
+        *("raises", "says much", "too many", "beyond the vocabulary", "float", "-5", "-1", "bool", "nothing", "nan", "text"),
+        *("no list", "too short", "too long", "none"),
+    ],
 )
 def test_a_proposer_that_fails_costs_its_step_the_drafts_and_nothing_else(target, plain, fault, says):
     engine = engine_with(target, TokenDrafter(Faulty(fault)))
@@ -92,6 +102,7 @@ def test_a_proposer_that_fails_costs_its_step_the_drafts_and_nothing_else(target
     records = engine.trace.records
     (failed,) = [record for record in records if record.draft_problem]
     assert says in failed.draft_problem
+    assert "\n" not in failed.draft_problem
     assert failed.proposed == ()
     assert failed.sampled
     assert records[failed.step + 1].spec == ()

@@ -46,19 +46,20 @@ def make_runner(model: object, config: EngineConfig, tokenizer: Tokenizer | None
     if isinstance(model, Runner):
         return model, tokenizer, getattr(model, "num_blocks", None) or pool_blocks(config, model.facts, memory_bytes=memory)
     from workbench.models import load_model
-    from workbench.runners.drafters.make import make_drafter
+    from workbench.runners.drafters.make import make_drafter, weight_bytes_of
     from workbench.runners.torch_runner import TorchRunner
 
     if isinstance(model, str | Path):
         loaded = load_model(config.model, **config.loading)
     else:
         loaded = model  # type: ignore[assignment]
-    drafter, facts = None, loaded.facts
+    drafter, facts, draft_weights = None, loaded.facts, 0
     if config.speculative is not None:
-        drafter = make_drafter(config.speculative, loaded, max_model_len=config.max_model_len)
+        trusted = config.trust_remote_code
+        drafter = make_drafter(config.speculative, loaded, max_model_len=config.max_model_len, trust_remote_code=trusted)
         per_token = facts.kv_bytes_per_token + drafter.kv_bytes_per_token  # the drafts' cache comes out of the same budget
-        facts = msgspec.structs.replace(facts, kv_bytes_per_token=per_token)
-    num_blocks = pool_blocks(config, facts, memory_bytes=memory)
+        facts, draft_weights = msgspec.structs.replace(facts, kv_bytes_per_token=per_token), weight_bytes_of(drafter, loaded)
+    num_blocks = pool_blocks(config, facts, memory_bytes=memory, draft_weight_bytes=draft_weights)
     size, threads = config.block_size, config.num_threads
     runner = TorchRunner(loaded, num_blocks=num_blocks, block_size=size, num_threads=threads, drafter=drafter)
     return runner, tokenizer or loaded.tokenizer, num_blocks

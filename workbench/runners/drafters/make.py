@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
+from types import FunctionType, MethodType
 
-from workbench.errors import ConfigError
-from workbench.models.eagle import load_head, own_head
+from torch import Tensor
+
+from workbench.errors import ConfigError, ModelIntegrityError
+from workbench.models.eagle import EagleHead, load_head, own_head
 from workbench.models.llama import Llama
 from workbench.models.loading import LoadedModel
 from workbench.models.quantised import quantised
@@ -19,29 +23,37 @@ from workbench.runners.drafters.tokens import TokenDrafter
 from workbench.speculative.methods import FORMS, TOKEN_METHODS, make_proposer, method_name, synthetic_rate
 
 
-def make_drafter(method: str, target: LoadedModel, *, max_model_len: int | None = None) -> TorchDrafter:
+def make_drafter(method: str, target: LoadedModel, *, max_model_len: int | None = None, trust_remote_code: bool = False) -> TorchDrafter:
     """The drafter for requests of at most ``max_model_len`` tokens, prompt and output (by default as many as the target reads).
 
-    Raises :class:`ConfigError` for a method that does not exist, is not written well, or does not fit ``target``.
+    ``trust_remote_code``: whether a draft model from the hub may run its own Python code while loading.
+    Raises :class:`ConfigError` for a method that does not exist, is not written well, or does not fit ``target``, and
+    :class:`ModelIntegrityError` for a file that does not hold what it should.
     """
     name, _, rest = method.partition(":")
     if method_name(method) in TOKEN_METHODS:
         return TokenDrafter(make_proposer(method))
     if name == "eagle":
-        return EagleDrafter(load_head(Path(rest).expanduser() if rest else own_head(target.name), target), target)
+        if method == "eagle:":
+            raise _badly_written(method, name)
+        return EagleDrafter(_head(Path(rest).expanduser() if rest else own_head(target.name), target), target)
     if name == "synthetic":
         return SyntheticDrafter(synthetic_rate(method), target.architecture)
-    return _draft(method, rest, target, max_model_len)
+    return _draft(method, rest, target, max_model_len, trust_remote_code)
 
 
-def _draft(method: str, rest: str, target: LoadedModel, max_model_len: int | None) -> TorchDrafter:
+def _draft(method: str, rest: str, target: LoadedModel, max_model_len: int | None, trust_remote_code: bool) -> TorchDrafter:
     if skip := re.fullmatch(r"skip:([0-9]{1,6})", rest):
         return OwnDrafter(first_layers(target, int(skip[1])))
     if rest in ("int8", "int4"):
         return OwnDrafter(quantised(target, 8 if rest == "int8" else 4))
     if not rest or re.fullmatch(r"skip(:.*)?|int[0-9]*", rest):  # a model of such a name can be given by its path
-        raise ConfigError(f"speculative method {method!r} is not one: write {FORMS['draft']}")
-    return ModelDrafter(load_draft_model(rest, target, max_model_len))
+        raise _badly_written(method, "draft")
+    return ModelDrafter(load_draft_model(rest, target, max_model_len, trust_remote_code=trust_remote_code))
+
+
+def _badly_written(method: str, name: str) -> ConfigError:
+    return ConfigError(f"speculative method {method!r} is not one: write {FORMS[name]}")
 
 
 def first_layers(target: LoadedModel, count: int) -> Llama:
@@ -52,3 +64,57 @@ def first_layers(target: LoadedModel, count: int) -> Llama:
             f"draft:skip:{count} keeps {count} layers of {target.name}, which has {len(whole.layers)}: keep 1 to {len(whole.layers) - 1}"
         )
     return Llama(whole.config, whole.kernels, whole.embedding, whole.layers[:count], whole.norm, whole.head)
+
+
+def _head(file: Path, target: LoadedModel) -> EagleHead:
+    """The head in ``file``, whose parts fit each other and the target; what else is wrong with it is told with a remedy."""
+    remedy = "take another file, or speculate with ngram or suffix, which need none"
+    try:
+        head = load_head(file, target)
+    except ModelIntegrityError as error:
+        raise ModelIntegrityError(f"{error}; {remedy}") from None
+    except ConfigError:
+        raise
+    except (LookupError, ValueError) as error:
+        what = f"{type(error).__name__}: {' '.join(str(error).split())}"  # a part that is missing, or of another kind or size
+        raise ModelIntegrityError(
+            f"{file.name} is a damaged EAGLE head, its parts are not those of one for {target.name} ({what}); {remedy}"
+        ) from None
+    layers = target.config.num_layers
+    beyond = [tap for tap in head.taps if not 0 <= tap < layers]
+    if beyond:
+        raise ModelIntegrityError(f"{file.name} reads layer {beyond[0]} of {target.name}, which has {layers} (0 to {layers - 1}); {remedy}")
+    return head
+
+
+def weight_bytes_of(drafter: TorchDrafter, target: LoadedModel) -> int:
+    """Memory of the tensors that ``drafter`` keeps and ``target`` does not: another model, a head, a rounded copy.
+
+    They are looked for, not worked out: how many bytes a weight takes is up to the kernels that read it.
+    """
+    shared = _tensors(target).keys()
+    return sum(tensor.nbytes for place, tensor in _tensors(drafter).items() if place not in shared)
+
+
+def _tensors(root: object) -> dict[int, Tensor]:
+    """Every tensor within reach of ``root``, through our own objects, containers, and what functions close over; by identity."""
+    found: dict[int, object] = {}
+    left = [root]
+    while left:
+        one = left.pop()
+        if id(one) not in found:
+            found[id(one)] = one  # kept, or another object could come to have its id
+            left += _parts(one)
+    return {place: one for place, one in found.items() if isinstance(one, Tensor)}
+
+
+def _parts(one: object) -> Iterable[object]:
+    if isinstance(one, FunctionType):
+        return [cell.cell_contents for cell in one.__closure__ or ()]
+    if isinstance(one, MethodType):
+        return [one.__self__]
+    if isinstance(one, dict):
+        return one.values()
+    if isinstance(one, tuple | list):
+        return one
+    return vars(one).values() if type(one).__module__.startswith("workbench.") and hasattr(one, "__dict__") else ()

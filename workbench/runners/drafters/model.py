@@ -11,7 +11,7 @@ from typing import Self
 
 from torch import Tensor
 
-from workbench.errors import ConfigError, UnknownModelError
+from workbench.errors import ConfigError, ModelIntegrityError, UnknownModelError, UnsupportedModelError
 from workbench.models import load_model
 from workbench.models.batch import FlatBatch
 from workbench.models.loading import LoadedModel
@@ -65,18 +65,22 @@ def _read(row: Grown, *, newest: bool) -> DraftRow:
     return DraftRow(start, end, row.token_ids[start:end], row.row.block_ids)
 
 
-def load_draft_model(model: str, target: LoadedModel, max_model_len: int | None = None) -> LoadedModel:
+def load_draft_model(model: str, target: LoadedModel, max_model_len: int | None = None, *, trust_remote_code: bool = False) -> LoadedModel:
     """The model that ``model`` names, on the target's device and in its dtype; the target itself is not loaded twice.
 
-    ``max_model_len``: the longest prompt and output, the target's own limit by default.
+    ``max_model_len``: the longest prompt and output, the target's own limit by default.  ``trust_remote_code``: whether a hub model may run
+    its own Python code while loading, asked once for target and draft model alike.
     Raises :class:`ConfigError` when there is no such model, or it does not go with the target, and the loader's errors.
     """
     try:
-        if resolve(model).resolve() == target.folder.resolve():
+        if resolve(model, trust_remote_code=trust_remote_code).resolve() == target.folder.resolve():
             return target
-        draft = load_model(model, dtype=str(target.path.dtype).removeprefix("torch."), device=target.device.type)
+        dtype, device = str(target.path.dtype).removeprefix("torch."), target.device.type
+        draft = load_model(model, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
     except UnknownModelError as error:
         raise ConfigError(f"speculative='draft:{model}' names no model that can be found: {error}") from None
+    except (ModelIntegrityError, UnsupportedModelError) as error:
+        raise type(error)(f"speculative='draft:{model}' cannot draft: {error}; or take another draft model") from None
     check_goes_with(draft, target, max_model_len or target.facts.max_model_len)
     return draft
 
