@@ -9,6 +9,7 @@ from view_runs import busy_trace, frame_of, press, say, step_under_cursor, two_r
 from workbench import Engine
 from workbench.metrics import measure
 from workbench.runners.scripted import ScriptedRunner
+from workbench.view.sources import Source, letter_of
 
 TRACE = busy_trace()
 NEXT = len(TRACE)
@@ -66,6 +67,19 @@ def test_figures_that_a_run_does_not_have_are_left_out_or_dashed(view_page):
     view = view_page(*frame_of(TRACE, steps=0))
     assert figures(view) == {"TTFT p50": "–", "ITL p50 / p99": "–", "output": "–", "prefix hits": "0 %"}
     assert pills(view) == ["scripted", "paused before step 0"]
+
+
+def test_the_first_difference_calls_runs_by_the_letters_of_their_tabs(view_page):
+    with Engine(ScriptedRunner(), num_blocks=64, block_size=4, max_num_seqs=1) as engine:
+        base = engine.run([[1] * 5, [2] * 5], max_tokens=4)
+        traces = [base.trace[:], base.fork(2, max_num_seqs=2).resume().trace[:], base.fork(3, abort=["r1"]).resume().trace[:]]
+    sources = [Source(trace, number) for number, trace in enumerate(traces)]
+    told = [source.difference_to(sources[0])[1] for source in sources[1:]]
+    assert [(" in a" in words, " in b" in words, " in c" in words) for words in told] == [(True, True, False), (True, False, True)]
+    frame, buffers = two_runs(traces[0], traces[1], parent=0, fork_step=2)
+    frame["runs"].append(frame["runs"][1] | {"run": 2})
+    letters = view_page(frame, buffers).page.locator(".wb-run-tab .wb-letter").all_inner_texts()
+    assert letters == [letter_of(source.number) for source in sources]
 
 
 def test_tabs_choose_of_which_run_the_panels_speak_and_tell_what_differs(view_page):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from view_runs import asked, busy_trace, click, paused_view, press, stand_still, step_under_cursor
+from view_runs import asked, busy_trace, click, frame_of, paused_view, press, stand_still, step_under_cursor
 
 TRACE = busy_trace()
 LAST = len(TRACE) - 1
@@ -69,6 +69,38 @@ def test_the_arrow_on_the_newest_step_asks_a_paused_engine_for_one_more_and_foll
     press(paused, "ArrowRight")
     assert asked(paused, "step") == [{}]
     assert paused.page.get_by_role("button", name="Follow").get_attribute("aria-pressed") == "true"
+
+
+def test_every_quick_press_of_the_arrow_is_a_step_one_after_the_other(view_page):
+    view = view_page(*frame_of(TRACE))
+    press(view, *["ArrowRight"] * 3)
+    for count in (1, 2, 3):
+        asks = view.wait_for_ask("step", count)
+        assert len(asks) == count, "the next step is asked for when the engine has taken the one before"
+        answered(view, asks[-1])
+    assert len(asked(view, "step")) == 3
+
+
+def test_steps_that_are_still_owed_are_dropped_when_the_cursor_goes_back(view_page):
+    view = view_page(*frame_of(TRACE))
+    press(view, *["ArrowRight"] * 3, "ArrowLeft")
+    answered(view, view.wait_for_ask("step")[0])
+    assert len(asked(view, "step")) == 1
+    assert step_under_cursor(view) == LAST - 1
+
+
+def test_a_held_arrow_owes_nothing_once_it_is_let_go(view_page):
+    view = view_page(*frame_of(TRACE))
+    view.page.locator(".wb-view").focus()
+    for _ in range(4):
+        view.page.keyboard.down("ArrowRight")
+    view.page.keyboard.up("ArrowRight")
+    answered(view, view.wait_for_ask("step")[0])
+    assert len(asked(view, "step")) == 1
+
+
+def answered(view, ask):
+    view.push({"kind": "reply", "id": ask["id"], "client": ask["client"], "ok": True, "value": 0})
 
 
 def test_the_walk_keeps_the_chosen_speed_without_drifting(paused):

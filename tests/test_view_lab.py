@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import time
 
 import pytest
@@ -14,6 +15,7 @@ pytestmark = [pytest.mark.kernel, pytest.mark.model, pytest.mark.slow]
 LOAD = "%load_ext workbench"
 PROMPTS = "What is gravity?\nTell me a story about a ship.\nName five animals of the sea.\nWhy is the sky blue?"
 BACKGROUND = f"%%infer --background --max-tokens 160 --ignore-eos --num-blocks 40 --max-num-seqs 2 -o run\n{PROMPTS}"
+WIDGET = "application/vnd.jupyter.widget-view+json"
 # What the page says when its kernel is taken away is not the view's mistake.
 KERNEL_GONE = r"Failed to fetch|WebSocket|kernel|Canceled|404|ERR_|Comm not found"
 
@@ -91,11 +93,11 @@ def test_space_pauses_arrows_step_and_text_is_unwritten(screen, notebook):
     screen.key("Space")
     screen.wait_for_state("paused before step")
     newest = screen.step
-    screen.key("ArrowRight")
-    screen.wait_until(lambda: screen.step == newest + 1, "the engine took no step")
+    screen.key("ArrowRight", times=2)  # in quick succession: the second waits until the engine has taken the first
+    screen.wait_until(lambda: screen.step == newest + 2, "the engine did not take two steps")
     written = screen.text()
     screen.key("ArrowLeft", times=5)
-    screen.wait_until(lambda: screen.step == newest - 4, f"the cursor is at {screen.step}")
+    screen.wait_until(lambda: screen.step == newest - 3, f"the cursor is at {screen.step}")
     screen.wait_until(lambda: screen.text() != written, "the text did not go back")
 
 
@@ -183,14 +185,18 @@ def test_a_saved_notebook_is_scrubbed_without_a_kernel(browser, lab):
         assert "run.view()" in screen.message
 
 
-@pytest.mark.parametrize("away_s", [0, 6], ids=["loaded before the end", "loaded after the end"])
-def test_a_page_that_was_reloaded_keeps_the_view_when_the_run_ends(browser, lab, away_s):
-    name = f"reloaded{away_s}.ipynb"
-    tokens = 60 if away_s else 300
-    lab.write(name, LOAD, f"%%infer --background --max-tokens {tokens} --ignore-eos --num-blocks 120 -o run\n{PROMPTS}")
+@pytest.mark.parametrize(
+    ("face", "away_s"),
+    [("--background", 0), ("--background", 6), ("", 0)],
+    ids=["loaded before the end", "loaded after the end", "loaded while the cell waited"],
+)
+def test_a_page_that_was_reloaded_shows_and_saves_the_result_when_the_run_ends(browser, lab, face, away_s):
+    name = f"reloaded{face}{away_s}.ipynb"
+    tokens = 60 if away_s else 200
+    lab.write(name, LOAD, f"%%infer {face} --max-tokens {tokens} --ignore-eos --num-blocks 120 -o run\n{PROMPTS}")
     with opened_notebook(browser, lab, name, height=1500) as notebook:
         notebook.run_cell(0)
-        notebook.run_cell(1)
+        notebook.run_cell(1, wait=bool(face))
         Screen(notebook, 1).wait_for_state(r"running · step \d+")
         notebook.save()
         notebook.page.wait_for_timeout(300)
@@ -198,12 +204,18 @@ def test_a_page_that_was_reloaded_keeps_the_view_when_the_run_ends(browser, lab,
             notebook.page.goto("about:blank")
             time.sleep(away_s)
             notebook.page.go_back()
-            notebook.wait_until_open()
         else:
-            notebook.reload()
+            notebook.page.reload()
+        notebook.wait_until_open()
         screen = Screen(notebook, 1)
-        screen.wait_for_state("finished", 90)
-        notebook.page.wait_for_timeout(1500)  # its display is replaced for those who know it
+        screen.wait_until(lambda: WIDGET not in notebook.outputs(1)[0]["data"], "the view was not replaced by the result", 90)
+        notebook.save()
+        notebook.page.wait_for_timeout(500)
+    assert not [output for output in lab.read(name).cells[1].outputs if WIDGET in output.data]
+    shutil.copy(lab.folder / name, lab.folder / f"away-{name}")  # a notebook of that name has no kernel that might still run
+    with opened_notebook(browser, lab, f"away-{name}", kernel=False, height=1500) as notebook:
+        screen = Screen(notebook, 1)
+        screen.wait_for_state("finished")
         end = screen.step
         screen.key("ArrowLeft", times=6)
         screen.wait_until(lambda: screen.step == end - 6, "the cursor did not move")

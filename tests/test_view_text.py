@@ -218,6 +218,22 @@ def test_tokens_of_the_chat_template_are_shown_small_and_line_breaks_by_a_sign(v
     assert sign == '"↵"'
 
 
+def test_a_character_of_several_tokens_stands_whole_in_the_last_of_them(view_page):
+    prompt = {20: "Caf", 21: "<0xC3>", 22: "<0xA9>"}
+    output = {10: " Hi", 11: " <0xF0>", 12: "<0x9F>", 13: "<0x99>", 14: "<0x82>", 15: "<0xE2><0x82>", 16: "<0xAC>!"}
+    with Engine(ScriptedRunner({"r0": list(output)}, default_token=10), num_blocks=8) as engine:
+        trace = engine.run([list(prompt), [20]], max_tokens=len(output)).trace
+    trace = Trace(trace.config, trace.model, list(trace.requests.values()), trace.records, trace.fidelity, prompt | output)
+    view = opened(view_page, trace, "r0")
+    said = [" Hi", " ", "·", "·", "🙂", "·", "€!"]
+    assert [text for text, _ in tokens(view)] == ["Caf", "·", "é", *said]
+    assert "special" in " ".join(tokens(view)[1][1]), "what stands for a part of a character is small"
+    choose(view, "all")
+    assert [text for text, _ in tokens(view, ".wb-tail >> nth=0")] == said
+    press(view, *["ArrowLeft"] * 3)
+    assert [text for text, _ in tokens(view, ".wb-tail >> nth=0")] == said[:4]
+
+
 def test_markup_in_a_token_is_text(view_page):
     trace = with_texts(scripted_run([[1, 2, 3]], num_blocks=8, max_tokens=2).trace)
     trace.token_texts[2] = "<img src=x onerror=alert(1)>"

@@ -361,6 +361,22 @@ def test_a_branch_pales_what_it_shares_and_marks_where_it_left(view_page):
     assert headings.nth(0).get_attribute("aria-pressed") == "true"
 
 
+def test_a_run_whose_end_lies_out_of_sight_says_in_words_where_it_ended(view_page):
+    trace = busy_trace()
+    view = view_page(*two_runs(trace[:6], trace, parent=0, fork_step=4))
+    view.page.locator(".wb-tl-name:visible").nth(1).click()
+    press(view, "End")
+    assert "ended with" not in described(view, 0), "all of it is in sight"
+    for _ in range(6):
+        click(view, "show fewer steps")
+    assert in_sight(view)[0] >= 6
+    assert described(view, 0).startswith("ended with step 5; ")
+    assert "ended with" not in described(view, 1)
+    rows = Strips(view, trace[:6])
+    middle = rows.image.height // 2
+    assert rows.opaque(range(LEFT + 6, LEFT + 100), range(middle - 30, middle + 30)), "nothing is written in the empty strips"
+
+
 def test_a_run_that_failed_shows_the_step_and_the_message(view_page):
     trace = busy_trace()
     error = {"type": "RuntimeError", "message": "out of <b>memory</b>", "step": 9}

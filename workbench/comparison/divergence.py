@@ -14,8 +14,8 @@ from workbench.moment.fold import end_of_planning
 _EXACT = ("decisions", "scheduled", "block_events", "sampled", "finished", "running", "waiting", "held", "proposed")
 
 
-def first_divergence(pairing: Pairing) -> Divergence | None:
-    """The first difference between paired steps; ``None`` if there is none."""
+def first_divergence(pairing: Pairing, letters: tuple[str, str] = ("a", "b")) -> Divergence | None:
+    """The first difference between paired steps; ``None`` if there is none.  ``letters`` are what its sentence calls the two."""
     if not pairing.common:
         return None
     common = None if pairing.all_common else pairing.common
@@ -24,7 +24,7 @@ def first_divergence(pairing: Pairing) -> Divergence | None:
             continue
         found = _difference(a, b, common)
         if found is not None:
-            return _told(pairing, position, *found)
+            return _told(pairing, letters, position, *found)
     return None
 
 
@@ -99,11 +99,11 @@ _VIEWS: tuple[tuple[Kind, Callable[[StepRecord], dict[str, Any]]], ...] = (
 )
 
 
-def _told(pairing: Pairing, position: int, kind: Kind, name: str | None) -> Divergence:
-    a, b = Side("a", pairing.trace_a, pairing.a, position), Side("b", pairing.trace_b, pairing.b, position)
+def _told(pairing: Pairing, letters: tuple[str, str], position: int, kind: Kind, name: str | None) -> Divergence:
+    a, b = Side(letters[0], pairing.trace_a, pairing.a, position), Side(letters[1], pairing.trace_b, pairing.b, position)
     decisions = [next((one for one in side.record.decisions if one.request_id == name), None) for side in (a, b)]
     steps = a.record.step, b.record.step
-    step = f"step {steps[0]}" + (f" ({steps[1]} in b)" if steps[0] != steps[1] else "")
+    step = f"step {steps[0]}" + (f" ({steps[1]} in {b.letter})" if steps[0] != steps[1] else "")
     return Divergence(
         position=position,
         steps=steps,
@@ -116,6 +116,7 @@ def _told(pairing: Pairing, position: int, kind: Kind, name: str | None) -> Dive
 
 
 def _sentence(kind: Kind, name: str | None, step: str, a: Side, b: Side) -> str:
+    in_a, in_b = f"in {a.letter}", f"in {b.letter}"
     if name is None:
         field = next(field for field in _QUEUES if getattr(a.record, field) != getattr(b.record, field))
         what = "batch" if field in ("scheduled", "running") else "queue of those that wait" if field == "waiting" else "held batch"
@@ -123,13 +124,13 @@ def _sentence(kind: Kind, name: str | None, step: str, a: Side, b: Side) -> str:
     if kind == "decision":
         return f"They part in {step}: {decided(name, a, b)}."
     if kind == "row":
-        return f"They part in {step}: {name} is decided alike, but computes {a.row_of(name)} in a and {b.row_of(name)} in b."
+        return f"They part in {step}: {name} is decided alike, but computes {a.row_of(name)} {in_a} and {b.row_of(name)} {in_b}."
     if kind == "blocks":
         mine, theirs = (listed_ids(blocks_of(side.record).get(name, [])) for side in (a, b))
-        return f"Their decisions agree; in {step} the blocks of {name} begin to differ: {mine} in a, {theirs} in b."
+        return f"Their decisions agree; in {step} the blocks of {name} begin to differ: {mine} {in_a}, {theirs} {in_b}."
     if kind == "end":
-        return f"They part in {step}: {name} {a.end_of(name)} in a, in b it {b.end_of(name)}."
+        return f"They part in {step}: {name} {a.end_of(name)} {in_a}, {in_b} it {b.end_of(name)}."
     what = "sampled tokens" if kind == "tokens" else "drafts"
     view = tokens_of if kind == "tokens" else drafts_of
     mine, theirs = (the_token(side, view(side.record).get(name, ())) for side in (a, b))
-    return f"Up to there their decisions and blocks agree: in {step} the {what} of {name} differ: {mine} in a, {theirs} in b."
+    return f"Up to there their decisions and blocks agree: in {step} the {what} of {name} differ: {mine} {in_a}, {theirs} {in_b}."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from workbench.view.control import kernel_here
@@ -41,9 +42,16 @@ class LiveCell:
     """The view of a run in the cell that is being executed.
 
     ``keep`` leaves it in place for good; else it makes room when the run and its branches are over, for nothing if the cell waits and
-    shows the result itself, or for the result.  A page that is loaded while the run goes on, or once it is over, from a file that was
-    saved before, does not know the display any more (JupyterLab forgets the ids of outputs that it reads from a file): for such pages
-    the view stays open.
+    shows the result itself, or for the result.
+
+    A page that is loaded from a file does not know the display any more: JupyterLab and Notebook 7 forget the ids of outputs that they
+    read, and hear no more of a cell that they did not start.  Such a page, loaded while the run went on or once it was over, is handed
+    the result, which its script puts in the place of the view (``extensions/view/src/stored.ts``); so the view stays open for a while.
+
+    What no kernel can mend is a notebook that was saved while the run went on, and is opened only when its kernel is gone.  Where it is
+    trusted JupyterLab 4.6 shows "Loading widget..." for ever, and it and Notebook 7.6 with a new kernel "Error displaying widget: model
+    not found": the widget's MIME type has rank -10 there, before HTML and text, whether there is a model or not.  Where it is not
+    trusted, as on another machine, they show the line of HTML that a view carries.
     """
 
     def __init__(self, run: Watched, *, keep: bool = False, result_comes: bool = False) -> None:
@@ -71,25 +79,28 @@ class LiveCell:
         if going is not None:  # a branch that somebody looks at
             going.when_done(self.close)
             return
+        from workbench.view.page import branches_bundle, result_bundle
+
         view, self.view = self.view, None
         if self._result_comes and len(view.sources) == 1:
             self._handle.update({"text/plain": "", "text/html": ""}, raw=True)
-            view.close()
+            _hand_over(view, lambda: result_bundle(self._run))  # made when a page asks: this one gets it from the cell
             return
-        from workbench.view.page import branches_bundle, result_bundle
-
-        self._handle.update(branches_bundle(view.sources) if self._result_comes else result_bundle(self._run, view.sources), raw=True)
-        if view.screens:
-            _leave_open(view)
-        else:
-            view.close()
+        result = branches_bundle(view.sources) if self._result_comes else result_bundle(self._run, view.sources)
+        self._handle.update(result, raw=True)
+        _hand_over(view, lambda: result)
+        view.tell_result()
 
 
 _left_open: deque[View] = deque()
 
 
-def _leave_open(view: View) -> None:
-    """Keep a view for the pages that could not replace it; the oldest of too many is closed."""
+def _hand_over(view: View, result: Callable[[], dict[str, str]]) -> None:
+    """Keep a view that somebody saw, with its result, for pages that could not replace it; the oldest of too many is closed."""
+    if not view.screens:
+        view.close()
+        return
+    view.result = result
     _left_open.append(view)
     while len(_left_open) > VIEWS_LEFT_OPEN:
         _left_open.popleft().close()

@@ -118,13 +118,13 @@ class Source:
             self.fork_config = config_before(parent.whole, self.fork_step)
 
     def difference_to(self, other: Source) -> tuple[int, str] | None:
-        """Where this one first differs from the other, as a position and a sentence."""
+        """Where this one first differs from the other, as a position and a sentence, which calls the two as the screen's tabs do."""
         from workbench.comparison.divergence import first_divergence
         from workbench.comparison.pairing import pair
 
         if not (len(self.trace) and len(other.trace)):
             return None
-        found = first_divergence(pair(other.trace[:], self.trace[:]))
+        found = first_divergence(pair(other.trace[:], self.trace[:]), (letter_of(other.number), letter_of(self.number)))
         return None if found is None else (found.position, found.sentence)
 
     @property
@@ -188,6 +188,11 @@ class Source:
             at = self.run.engine.trace.next_step if step is None else step
             found["error"] = {"type": type(error).__name__, "message": str(error), "step": at}
         return found
+
+
+def letter_of(number: int) -> str:
+    """What the tab of a source is called: a, b, … z, then numbers (``letterOf`` in ``extensions/view``)."""
+    return chr(ord("a") + number) if number < 26 else str(number + 1)
 
 
 def _holds(whole: Trace, part: Trace) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,8 @@ class View(anywidget.AnyWidget):
         if not runs:
             raise ViewError("a view needs a run or a trace to show")
         self.sources: list[Source] = []
-        self.screens: set[str] = set()  # browsers that said hello
+        self.screens: set[str] = set()  # browsers that were heard; a hello over the comm waits for the cell to end
+        self.result: Callable[[], dict[str, str]] | None = None  # texts by MIME type that are to stand in this view's place
         self._forget: list[Any] = []
         self._publisher = Publisher(self._publish, self.sources)
         self._quick, self._slow = Worker("workbench buttons"), Worker("workbench answers")
@@ -74,15 +75,23 @@ class View(anywidget.AnyWidget):
 
     def hear(self, ask: Mapping[str, Any]) -> None:
         """Take a message of a screen, on any thread; the answer goes over the comm."""
-        op = ask.get("op")
+        op, client = ask.get("op"), str(ask.get("client"))
+        new = client not in self.screens
+        self.screens.add(client)
         if op == "hello":
-            self.screens.add(client := str(ask.get("client")))
             self._publisher.greet(client)
+            if new and self.result is not None:
+                self._slow.do(self.tell_result)  # it may have to be made
         elif op == "ack":
             seq = ask.get("seq")
             self._publisher.ack(seq if isinstance(seq, int) else 0)
         else:
             (self._slow if op in SLOW or op not in OPS else self._quick).do(lambda: self._answer(ask))
+
+    def tell_result(self) -> None:
+        """Have the pages that show this view put its ``result`` there instead, if it has one, and their notebook lets them."""
+        if self.result is not None:
+            self._publish({"kind": "result", "view": self.model_id, "data": self.result()}, [])
 
     def to_html(self, path: str | PathLike[str]) -> Path:
         """Write what is on the screen as one page that opens from disk and scrubs without a kernel.

@@ -15,13 +15,14 @@ const OVER = "the run is over: fork it at a step to go on";
 const TRY_MS = 50; // a branch's first frame may come after the answer that announces it
 const TRIES = 40;
 const WAITS = "the kernel has not answered yet";
-const NO_STEPS = "there are no steps yet";
+export const NO_STEPS = "there are no steps yet";
 const FROM_NEXT = "before the next step";
 
 export class Actions {
   readonly pending: Pending;
   readonly #playback: Playback;
   readonly #busy = new Set<string>();
+  #owed = 0; // steps asked for while the engine was at one
   #ends: { readonly tape: Tape; readonly version: number; readonly requests: ReadonlySet<number> } | undefined;
 
   constructor(
@@ -99,11 +100,16 @@ export class Actions {
     this.app.go(this.#position - steps);
   }
 
-  /** Go on over recorded steps; on the newest step of a paused run the engine takes one more. */
-  forward(steps = 1): void {
+  /**
+   * Go on over recorded steps; on the newest step of a paused run the engine takes one more.  Every press counts, also while the engine
+   * is at a step; a key that is `held` asks only when it is not, so that nothing goes on after it was let go.
+   */
+  forward(steps = 1, held = false): void {
     this.#playback.stop();
     if (!this.atEnd) this.app.go(this.#position + steps);
-    else if (this.ended === "" && this.app.focus.status.state === "paused") this.#followWhile("step");
+    else if (this.ended !== "" || this.app.focus.status.state !== "paused") this.#owed = 0;
+    else if (!this.busy("step")) void this.#step();
+    else if (!held) this.#owed += 1;
   }
 
   follow(): void {
@@ -123,9 +129,9 @@ export class Actions {
       case "branch":
         return void this.fork();
       case "apply":
-        return void this.apply().then((refusal) => (refusal === "" ? this.#followWhile("resume") : undefined));
+        return void this.apply().then((refusal) => (refusal === "" ? this.#resume() : undefined));
       case "resume":
-        return this.#followWhile("resume");
+        return this.#resume();
       case "again":
         this.home();
         return this.#playback.start();
@@ -230,7 +236,7 @@ export class Actions {
   /** The walk has caught up: what was paused runs on. */
   #arrived(): void {
     if (this.ended !== "") return;
-    if (this.app.focus.status.state === "paused") this.#followWhile("resume");
+    if (this.app.focus.status.state === "paused") this.#resume();
     else this.#followNewest();
   }
 
@@ -241,9 +247,20 @@ export class Actions {
     else setTimeout(() => this.#turnTo(run, tries - 1), TRY_MS);
   }
 
-  #followWhile(op: "step" | "resume"): void {
+  /** One step, and those that are owed; not when the cursor was moved back meanwhile, or to another run. */
+  async #step(): Promise<void> {
+    const { run } = this.app.focus;
     this.#followNewest();
-    void this.ask(op);
+    const refusal = await this.ask("step");
+    if (refusal !== "" || !this.app.state.follow || this.app.focus.run !== run) this.#owed = 0;
+    if (this.#owed === 0) return;
+    this.#owed -= 1;
+    this.forward();
+  }
+
+  #resume(): void {
+    this.#followNewest();
+    void this.ask("resume");
   }
 
   #followNewest(): void {

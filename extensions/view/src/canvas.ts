@@ -33,7 +33,7 @@ export class Canvas {
 
   /** What the canvas shows, in words, for those who do not see it. */
   describe(text: string): void {
-    if (this.el.getAttribute("aria-label") !== text) aria(this.el, "label", text);
+    aria(this.el, "label", text);
   }
 
   /** Where a pointer event lies, in CSS pixels. */

@@ -19,8 +19,28 @@ export const box = (cls: string, ...children: (Node | string)[]): HTMLDivElement
 /** A `span` of a class, or of none. */
 export const span = (cls: string, ...children: (Node | string)[]): HTMLSpanElement => h("span", cls === "" ? {} : { class: cls }, ...children);
 
-/** Say something about an element to those who do not see it: `aria(toggle, "expanded", true)`. */
-export const aria = (el: Element, name: string, value: unknown): void => el.setAttribute(`aria-${name}`, String(value));
+/** Say something about an element to those who do not see it, if it is news: `aria(toggle, "expanded", true)`. */
+export const aria = (el: Element, name: string, value: unknown): void => put(el, `aria-${name}`, String(value));
+
+/** Set an attribute only when it changed, so that screen readers are left in peace. */
+export function put(el: Element, name: string, value: string): void {
+  if (el.getAttribute(name) !== value) el.setAttribute(name, value);
+}
+
+/** Give a button its tooltip, which is also its name for those who do not see it. */
+export function entitle(el: HTMLElement, title: string): void {
+  el.title = title;
+  aria(el, "label", title);
+}
+
+/** What is done with an event is done here: neither the browser nor the page has a use for it. */
+export function take(event: Event): void {
+  event.preventDefault();
+  event.stopPropagation();
+}
+
+/** Give the keys back to the view that an element is in. */
+export const leave = (el: Element): void => el.closest<HTMLElement>(".wb-view")?.focus({ preventScroll: true });
 
 /** Give an element a class, or take it away. */
 export const mark = (el: Element, cls: string, on: boolean): boolean => el.classList.toggle(cls, on);
@@ -55,6 +75,6 @@ export function setText(el: Element, text: string): void {
 export function section(cls: string, title: string, note = ""): { el: HTMLElement; title: HTMLElement; note: HTMLElement; body: HTMLElement } {
   const name = h("span", {}, title);
   const beside = h("em", {}, note);
-  const body = h("div", { class: "wb-body" });
+  const body = box("wb-body");
   return { el: h("section", { class: `wb-panel ${cls}`, "aria-label": title }, h("h4", {}, name, beside), body), title: name, note: beside, body };
 }

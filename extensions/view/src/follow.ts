@@ -32,6 +32,15 @@ export class Following {
   }
 }
 
+/** What `make` makes of a thing, made once for each and kept as long as it is. */
+export function once<Thing extends object, Made>(make: (thing: Thing) => Made): (thing: Thing) => Made {
+  const known = new WeakMap<Thing, Made>();
+  return (thing) => {
+    if (!known.has(thing)) known.set(thing, make(thing));
+    return known.get(thing)!;
+  };
+}
+
 /** A column that grows at its end: plain typed arrays, so that hundreds of thousands of numbers cost what they weigh. */
 export class Growing<Kind extends Float64Array | Uint32Array | Uint8Array> {
   length = 0;

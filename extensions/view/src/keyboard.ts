@@ -2,7 +2,7 @@
 
 import type { Actions } from "./actions.js";
 import type { App } from "./app.js";
-import { aria, button, h, on } from "./dom.js";
+import { aria, button, h, leave, on, take } from "./dom.js";
 
 const LARGE = 10; // steps with Shift
 
@@ -31,8 +31,7 @@ function pressed(event: KeyboardEvent, root: HTMLElement, actions: Actions, help
   if (isTaken(event)) return event.stopPropagation();
   const act = verb(event, root, actions, help);
   if (act === undefined) return;
-  event.preventDefault();
-  event.stopPropagation();
+  take(event);
   act();
 }
 
@@ -52,7 +51,7 @@ function verb(event: KeyboardEvent, root: HTMLElement, actions: Actions, help: H
     case "ArrowLeft":
       return () => actions.back(steps);
     case "ArrowRight":
-      return () => actions.forward(steps);
+      return () => actions.forward(steps, event.repeat);
     case "Home":
       return () => actions.home();
     case "End":
@@ -106,6 +105,6 @@ class Help {
     if (el === undefined) return;
     const held = el.matches(":focus-within");
     el.remove();
-    if (held) this.root.focus({ preventScroll: true });
+    if (held) leave(this.root);
   }
 }

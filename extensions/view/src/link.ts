@@ -5,6 +5,7 @@
  */
 
 import { whenOver } from "./dom.js";
+import type { Notebook } from "./stored.js";
 
 /** What anywidget gives to a view: the part that is used here. */
 export interface AnyModel {
@@ -12,7 +13,7 @@ export interface AnyModel {
   on(name: "msg:custom", callback: (content: unknown, buffers: readonly DataView[]) => void): void;
   off(name: "msg:custom", callback: (content: unknown, buffers: readonly DataView[]) => void): void;
   send(content: unknown): void;
-  readonly widget_manager?: { readonly kernel?: Kernel | null };
+  readonly widget_manager?: { readonly kernel?: Kernel | null; readonly context?: { readonly model: Notebook } };
 }
 
 interface Kernel {

@@ -4,6 +4,7 @@ import type { RunView } from "./app.js";
 import { whenOver } from "./dom.js";
 import { Link, type AnyModel, type Reply } from "./link.js";
 import { Pool } from "./pool.js";
+import { type Stored, store } from "./stored.js";
 import { Gap, Tape } from "./tape.js";
 import type { Frame, RunInfo, Status, Why } from "./wire.js";
 
@@ -30,7 +31,7 @@ export class Model {
   ) {
     if (source === undefined) return;
     this.link = new Link(source, signal);
-    const listener = (content: unknown, buffers: readonly DataView[]): void => this.#message(content as Frame | Reply | Parted, buffers);
+    const listener = (content: unknown, buffers: readonly DataView[]): void => this.#message(content as Message, buffers, source);
     source.on("msg:custom", listener);
     whenOver(signal, () => source.off("msg:custom", listener));
     this.#hello();
@@ -42,10 +43,11 @@ export class Model {
     whenOver(signal, () => this.#listeners.delete(listener));
   }
 
-  #message(content: Frame | Reply | Parted, buffers: readonly DataView[]): void {
+  #message(content: Message, buffers: readonly DataView[], source: AnyModel): void {
     if (content.kind === "reply") this.link?.take(content);
     else if (content.kind === "frame") this.#frame(content, buffers);
     else if (content.kind === "parted") this.#parted(content);
+    else if (content.kind === "result") store(source, content);
   }
 
   /** A frame is taken in if it is the next one, or a snapshot for us; anything else that is newer shows that one was lost. */
@@ -149,5 +151,7 @@ interface Parted {
   readonly position: number;
   readonly sentence: string;
 }
+
+type Message = Frame | Reply | Parted | Stored;
 
 const merged = (before: Status, now: Status): Status => ({ ...(before.config && !now.config ? { config: before.config } : {}), ...now });

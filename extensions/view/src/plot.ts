@@ -2,7 +2,7 @@
 
 import type uPlot from "uplot";
 import type { App } from "./app.js";
-import { aria, h } from "./dom.js";
+import { aria, box, h } from "./dom.js";
 import { type Columns, type Extremes, stretchOf } from "./extremes.js";
 import { whole } from "./format.js";
 import { library } from "./library.js";
@@ -28,7 +28,7 @@ export interface Face {
 
 export class Plot {
   readonly el = h("div", { class: "wb-plot", role: "img" });
-  readonly #band = h("div", { class: "wb-plot-cursor" });
+  readonly #band = box("wb-plot-cursor");
   #plot: uPlot | undefined;
   #made: readonly unknown[] = [];
   #drawn: readonly unknown[] = [];
@@ -79,7 +79,7 @@ export class Plot {
   }
 
   describe(text: string): void {
-    if (this.el.getAttribute("aria-label") !== text) aria(this.el, "label", text);
+    aria(this.el, "label", text);
   }
 
   #make(Library: typeof uPlot, width: number, made: readonly unknown[]): void {

@@ -1,5 +1,6 @@
 /** `Tape`: the steps of one run as growable columns.  It only grows at its end, or is cut back; everything drawn is read from here. */
 
+import { firstNot } from "./search.js";
 import { type Numbers, type Part, type RequestInfo, type TapeEvent, readColumns } from "./wire.js";
 
 const TABLES = ["lanes", "cells", "touches", "tokens", "rounds", "tops", "drafts"] as const;
@@ -58,26 +59,15 @@ export class Tape {
   /** The position whose step a row of a table belongs to. */
   positionOfRow(table: Table, row: number): number {
     const starts = this.#starts.get(table)!;
-    let low = 0;
-    let high = this.#length - 1;
-    while (low < high) {
-      const middle = (low + high + 1) >> 1;
-      if (starts[middle]! <= row) low = middle;
-      else high = middle - 1;
-    }
-    return low;
+    return firstNot(1, this.#length, (at) => starts[at]! <= row) - 1;
   }
 
   /** The row of `lanes` that tells of a request in a position; -1 if it was not there.  Rows are in order of request. */
   lane(position: number, request: number): number {
     const requests = this.column("lanes.request");
-    let [low, high] = this.rows("lanes", position);
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (requests[middle]! < request) low = middle + 1;
-      else high = middle;
-    }
-    return low < this.rows("lanes", position)[1] && requests[low] === request ? low : -1;
+    const [first, end] = this.rows("lanes", position);
+    const row = firstNot(first, end, (at) => requests[at]! < request);
+    return row < end && requests[row] === request ? row : -1;
   }
 
   /** Milliseconds of a step, all phases together. */

@@ -3,7 +3,7 @@
  * It is a popover: notebooks contain the layout and the painting of a cell, which would shift and clip anything else that is fixed.
  */
 
-import { h, hide, setText } from "./dom.js";
+import { h, hide, on, setText } from "./dom.js";
 
 export class Tooltip {
   readonly el = h("div", { class: "wb-tip wb-hidden", role: "tooltip", popover: "manual" });
@@ -22,6 +22,12 @@ export class Tooltip {
 
   hide(): void {
     this.#turn(false);
+  }
+
+  /** While the pointer is over an element, say `words` of its place; until `signal` aborts. */
+  over(el: HTMLElement, words: (event: MouseEvent) => string, signal: AbortSignal): void {
+    on(el, "mousemove", (event) => this.show(words(event), event), signal);
+    on(el, "mouseleave", () => this.hide(), signal);
   }
 
   #turn(shown: boolean): void {

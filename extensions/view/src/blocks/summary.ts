@@ -15,7 +15,7 @@ const WORDS = { in_use: "in use", cached: "cached, reusable", free: "free" } as 
 type Counts = Readonly<Record<(typeof PARTS)[number], number>>;
 
 export class Summary {
-  readonly #parts = PARTS.map((part) => h("div", { class: `wb-part wb-part-${part}` }));
+  readonly #parts = PARTS.map((part) => box(`wb-part wb-part-${part}`));
   readonly #shares = h("span");
   readonly #next = span("wb-blocks-next");
   readonly #wasted = h("span", { title: WASTED, class: "wb-explained" });

@@ -1,6 +1,6 @@
 /** `Dressed`: a button that knows when it makes sense, says why it does not, and shows that it is at work. */
 
-import { button, hide, setText } from "../dom.js";
+import { aria, button, hide, leave, put, setText } from "../dom.js";
 import { type Icon, showIcon } from "../icons.js";
 
 export interface Dress {
@@ -24,9 +24,9 @@ export class Dressed {
 
   wear({ name, hint = "", off = "", busy = false, face = "", icon }: Dress): void {
     this.#disable(off !== "");
-    put(this.el, "aria-label", name);
+    aria(this.el, "label", name);
     put(this.el, "title", [name, off || hint].filter(Boolean).join(": "));
-    put(this.el, "aria-busy", String(busy));
+    aria(this.el, "busy", busy);
     if (icon !== undefined) showIcon(this.#icon, icon);
     setText(this.#face, face);
   }
@@ -40,10 +40,6 @@ export class Dressed {
     if (this.el.disabled === off) return;
     const held = off && this.el.matches(":focus");
     this.el.disabled = off;
-    if (held) this.el.closest<HTMLElement>(".wb-view")?.focus({ preventScroll: true });
+    if (held) leave(this.el);
   }
-}
-
-function put(el: Element, name: string, value: string): void {
-  if (el.getAttribute(name) !== value) el.setAttribute(name, value);
 }

@@ -1,7 +1,7 @@
 /** `Rewind`: the button that takes the engine back; it asks first, in its own place, as steps are lost by it. */
 
 import type { Actions } from "../actions.js";
-import { whenOver } from "../dom.js";
+import { mark, whenOver } from "../dom.js";
 import { count } from "../format.js";
 import { Dressed } from "./dressed.js";
 
@@ -30,7 +30,7 @@ export class Rewind {
       off: actions.unreachable,
       busy: actions.busy("rewind"),
     });
-    this.button.el.classList.toggle("wb-asks-back", asks);
+    mark(this.button.el, "wb-asks-back", asks);
   }
 
   #pressed(): void {

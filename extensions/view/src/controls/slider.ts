@@ -22,7 +22,7 @@ export class Slider {
     if (this.el.valueAsNumber !== position) this.el.value = String(position);
     this.el.style.setProperty("--wb-done", `${newest > 0 ? (100 * position) / newest : 0}%`);
     const words = tape.length === 0 ? "no steps yet" : `step ${meta.first_step + position} of ${meta.first_step + newest}`;
-    if (this.el.getAttribute("aria-valuetext") !== words) aria(this.el, "valuetext", words);
+    aria(this.el, "valuetext", words);
     this.el.title = words;
   }
 }

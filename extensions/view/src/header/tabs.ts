@@ -1,7 +1,7 @@
 /** The tabs of a header: a letter, the name and the difference of every run, and where it parted from the other. */
 
 import type { App, RunView } from "../app.js";
-import { aria, box, button, h, hide, on, setText, span } from "../dom.js";
+import { aria, box, button, h, hide, on, setText, span, take } from "../dom.js";
 import type { KnobValue } from "../wire.js";
 
 const NOTED = 3; // knobs named in a tab
@@ -35,7 +35,7 @@ export class RunTabs {
   }
 
   #makeTab(): HTMLButtonElement {
-    const parts = ["wb-letter", "wb-run-tab-name", "wb-run-tab-note"].map((cls) => h("span", { class: cls }));
+    const parts = ["wb-letter", "wb-run-tab-name", "wb-run-tab-note"].map((cls) => span(cls));
     const tab = h("button", { type: "button", role: "tab", class: "wb-run-tab" }, ...parts);
     tab.addEventListener("click", () => this.#choose([...this.#list.children].indexOf(tab)));
     return tab;
@@ -53,8 +53,7 @@ export class RunTabs {
     const places: Readonly<Record<string, number>> = { ArrowLeft: now - 1, ArrowRight: now + 1, Home: 0, End: tabs.length - 1 };
     const place = places[event.key];
     if (place === undefined) return;
-    event.preventDefault();
-    event.stopPropagation();
+    take(event);
     const next = (place + tabs.length) % tabs.length;
     this.#choose(next);
     tabs[next]!.focus();

@@ -3,7 +3,7 @@
 import type { Actions } from "../actions.js";
 import type { App } from "../app.js";
 import { Dressed } from "../controls/dressed.js";
-import { box, h, on } from "../dom.js";
+import { box, h, on, take } from "../dom.js";
 
 const TOKENS = 64; // of output, unless asked otherwise
 
@@ -41,8 +41,7 @@ export class PromptForm {
 
   #pressed(event: KeyboardEvent): void {
     if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
-    event.preventDefault();
-    event.stopPropagation(); // a notebook would run the cell
+    take(event); // a notebook would run the cell
     const problem = this.actions.ended || this.#problem;
     if (problem === "") void this.#send();
     else this.app.say(problem, true);

@@ -1,5 +1,7 @@
 /** `Area`: where a latency lies on the plotting area, in CSS pixels from its upper left corner. */
 
+import { firstNot } from "../search.js";
+
 export class Area {
   constructor(
     readonly width: number,
@@ -40,12 +42,4 @@ export function logSplits(low: number, high: number): number[] {
 }
 
 /** The first index of ascending `values` that is at least `wanted`. */
-export function lowerBound(values: Uint32Array, length: number, wanted: number): number {
-  let [low, high] = [0, length];
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (values[middle]! < wanted) low = middle + 1;
-    else high = middle;
-  }
-  return low;
-}
+export const lowerBound = (values: Uint32Array, length: number, wanted: number): number => firstNot(0, length, (at) => values[at]! < wanted);

@@ -1,6 +1,7 @@
 /** Gaps between tokens, and the headline figures of a run: worked out once for every panel that shows them. */
 
 import type { RunView } from "../app.js";
+import { once } from "../follow.js";
 import { acceptanceOf } from "../speculation/rounds.js";
 import type { Tape } from "../tape.js";
 import { type Gaps, Latency } from "./lives.js";
@@ -18,15 +19,11 @@ export interface Figures {
 
 const PAUSE_MS = 500; // between two readings of a running engine: a number that changes faster cannot be read
 
-const latencies = new WeakMap<Tape, Latency>();
+const latencyOf = once((tape: Tape) => new Latency(tape));
 const figures = new WeakMap<Tape, { readonly version: number; readonly cuts: number; readonly atMs: number; readonly found: Figures }>();
 
 /** Gaps and first tokens of a tape, brought up to date; work is done only for what is new. */
-export function gapsOf(tape: Tape): Gaps {
-  let found = latencies.get(tape);
-  if (found === undefined) latencies.set(tape, (found = new Latency(tape)));
-  return found.update();
-}
+export const gapsOf = (tape: Tape): Gaps => latencyOf(tape).update();
 
 /** The headline figures, as `workbench.metrics.measure` defines them; at most two readings a second while the run goes on. */
 export function figuresOf(run: RunView): Figures {

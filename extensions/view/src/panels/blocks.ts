@@ -3,7 +3,7 @@
 import type { App, MakePanel, Panel } from "../app.js";
 import { Canvas } from "../canvas.js";
 import { whole } from "../format.js";
-import { aria, button, h, mark, on, section, setText } from "../dom.js";
+import { aria, box, button, h, leave, mark, on, section, setText, take } from "../dom.js";
 import { type Facts, factsOf, ownerOf, ownersOf, requestOf } from "../blocks/facts.js";
 import { type Grid, type Order, blockAt, gridOf } from "../blocks/grid.js";
 import { LARGE, paintMap } from "../blocks/paint.js";
@@ -19,9 +19,9 @@ class BlocksPanel implements Panel {
   readonly el: HTMLElement;
   readonly #note: HTMLElement;
   readonly #canvas = new Canvas("wb-blocks-canvas");
-  readonly #tall = h("div", { class: "wb-blocks-tall" }, this.#canvas.el);
-  readonly #map = h("div", { class: "wb-blocks-map" }, this.#tall);
-  readonly #empty = h("div", { class: "wb-empty" }, "No steps yet: the blocks appear with the first one.");
+  readonly #tall = box("wb-blocks-tall", this.#canvas.el);
+  readonly #map = box("wb-blocks-map", this.#tall);
+  readonly #empty = box("wb-empty", "No steps yet: the blocks appear with the first one.");
   readonly #spoken = h("div", { class: "wb-unseen", role: "status" });
   readonly #summary = new Summary();
   readonly #orders: ReadonlyMap<Order, HTMLButtonElement>;
@@ -125,7 +125,7 @@ class BlocksPanel implements Panel {
   /** A click does not bring the keys here: ← and → go on moving the cursor. */
   #keepFocus(event: MouseEvent): void {
     event.preventDefault();
-    this.el.closest<HTMLElement>(".wb-view")?.focus({ preventScroll: true });
+    leave(this.el);
   }
 
   /** Select a block's request; on a shared block the next of its holders each time. */
@@ -146,8 +146,7 @@ class BlocksPanel implements Panel {
     else if (event.key === "Enter") this.#choose(this.#hovered);
     else if (event.key === "Escape") this.#hover(0);
     else return;
-    event.preventDefault();
-    event.stopPropagation();
+    take(event);
   }
 
   #walk(grid: Grid, step: number): void {
@@ -155,9 +154,9 @@ class BlocksPanel implements Panel {
     const place = here < 0 ? 0 : Math.min(grid.ids.length - 1, Math.max(0, here + step));
     const y = Math.floor(place / grid.columns) * grid.pitch;
     if (y < this.#map.scrollTop || y + grid.pitch > this.#map.scrollTop + this.#canvas.height) this.#map.scrollTop = y - this.#canvas.height / 2;
-    const box = this.#canvas.el.getBoundingClientRect();
+    const { left, top } = this.#canvas.el.getBoundingClientRect();
     const id = grid.ids[place]!;
-    this.#hover(id, { clientX: box.left + (place % grid.columns) * grid.pitch, clientY: box.top + y - this.#map.scrollTop });
+    this.#hover(id, { clientX: left + (place % grid.columns) * grid.pitch, clientY: top + y - this.#map.scrollTop });
     setText(this.#spoken, this.#tell(id).replaceAll("\n", " · "));
   }
 

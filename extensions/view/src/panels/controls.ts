@@ -1,6 +1,6 @@
 /** The controls: they move the cursor over the steps, and ask the engine for more, for less or for another future. */
 
-import { type Actions, actionsOf, type PlayMode } from "../actions.js";
+import { type Actions, actionsOf, NO_STEPS, type PlayMode } from "../actions.js";
 import type { App, MakePanel, Panel } from "../app.js";
 import { Dressed } from "../controls/dressed.js";
 import { Rewind } from "../controls/rewind.js";
@@ -62,14 +62,14 @@ class Controls implements Panel {
   #drawMoves(): void {
     const { actions, app } = this;
     const { length } = app.focus.tape;
-    const first = length === 0 ? "there are no steps yet" : app.state.position <= 0 ? "this is the first step" : "";
-    const last = length === 0 ? "there are no steps yet" : actions.atEnd ? "this is the newest step" : "";
+    const first = length === 0 ? NO_STEPS : app.state.position <= 0 ? "this is the first step" : "";
+    const last = length === 0 ? NO_STEPS : actions.atEnd ? "this is the newest step" : "";
     this.#home.wear({ name: "First step", icon: "home", hint: "Home", off: first });
     this.#back.wear({ name: "One step back", icon: "back", hint: "←", off: first });
     this.#play.wear(playDress(actions));
     this.#end.wear({ name: "Newest step", icon: "end", hint: "End", off: last });
     const steps = actions.ended === "" && app.focus.status.state === "paused";
-    if (actions.atEnd && steps) this.#forward.wear({ name: "Let the engine take one step", icon: "forward", hint: "→", busy: actions.busy("step") });
+    if (actions.atEnd && steps) this.#forward.wear({ name: "Let the engine take one step", icon: "forward", hint: "→" });
     else this.#forward.wear({ name: "One step on", icon: "forward", hint: "→", off: last });
     const newest = app.focus.meta.first_step + Math.max(0, length - 1);
     const face = length === 0 ? "no steps · follow" : `${actions.step} / ${newest} · follow`;

@@ -3,7 +3,7 @@
 import { type Actions, actionsOf } from "../actions.js";
 import type { App, MakePanel, Panel } from "../app.js";
 import { Dressed } from "../controls/dressed.js";
-import { box, h, hide, on, setText, span } from "../dom.js";
+import { box, h, hide, leave, on, setText, span } from "../dom.js";
 import { Field } from "../knobs/field.js";
 import { PromptForm } from "../knobs/prompt.js";
 import type { Knob } from "../wire.js";
@@ -98,6 +98,6 @@ class Knobs implements Panel {
     if (event.key !== "Escape") return;
     event.stopPropagation();
     this.actions.pending.open = false;
-    this.el.closest<HTMLElement>(".wb-view")?.focus({ preventScroll: true });
+    leave(this.el);
   }
 }

@@ -2,7 +2,7 @@
 
 import type uPlot from "uplot";
 import type { App, MakePanel, Panel } from "../app.js";
-import { aria, box, button, h, on, section, setText, span } from "../dom.js";
+import { box, button, entitle, h, mark, on, section, setText, span } from "../dom.js";
 import { count, ms, number } from "../format.js";
 import { Area, limits, logSplits } from "../latency/area.js";
 import { drawLatencies } from "../latency/dots.js";
@@ -36,8 +36,7 @@ class LatencyPanel implements Panel, Face {
     note.after(this.#scale, this.#jump);
     this.#plot = new Plot(app, this, signal);
     body.append(this.#plot.el, legend());
-    on(this.#plot.el, "mousemove", (event) => this.#hover(event), signal);
-    on(this.#plot.el, "mouseleave", () => app.tooltip.hide(), signal);
+    app.tooltip.over(this.#plot.el, (event) => this.#hover(event), signal);
     on(this.#plot.el, "click", (event) => this.#click(event), signal);
   }
 
@@ -95,12 +94,12 @@ class LatencyPanel implements Panel, Face {
     return nearest(this.#area(over.clientWidth, over.clientHeight), gapsOf(this.app.focus.tape), ...placeOn(over, event));
   }
 
-  #hover(event: MouseEvent): void {
+  #hover(event: MouseEvent): string {
     const { tape } = this.app.focus;
     const found = this.#under(event);
-    this.#plot.el.classList.toggle("wb-pointing", found !== undefined);
-    if (found === undefined) this.app.tooltip.hide();
-    else this.app.tooltip.show(found.kind === "gap" ? gapWords(tape, gapsOf(tape), found.gap) : firstWords(tape, found.first), event);
+    mark(this.#plot.el, "wb-pointing", found !== undefined);
+    if (found === undefined) return "";
+    return found.kind === "gap" ? gapWords(tape, gapsOf(tape), found.gap) : firstWords(tape, found.first);
   }
 
   #click(event: MouseEvent): void {
@@ -129,8 +128,7 @@ class LatencyPanel implements Panel, Face {
     this.#log = !this.#log;
     const other = this.#log ? "linear" : "logarithmic";
     setText(this.#scale, this.#log ? "linear" : "log");
-    this.#scale.title = `${other[0]!.toUpperCase()}${other.slice(1)} scale`;
-    aria(this.#scale, "label", this.#scale.title);
+    entitle(this.#scale, `${other[0]!.toUpperCase()}${other.slice(1)} scale`);
     this.app.redraw();
   }
 }

@@ -4,6 +4,7 @@ import type uPlot from "uplot";
 import type { App, MakePanel, Panel } from "../app.js";
 import { box, h, on, section, span } from "../dom.js";
 import { Extremes, columnsOf } from "../extremes.js";
+import { once } from "../follow.js";
 import { count, percent } from "../format.js";
 import { type Face, Plot, type Settings, placeOn, stairs, stairsAt, stepAxis, valueAxis, within, write } from "../plot.js";
 import type { Tape } from "../tape.js";
@@ -29,8 +30,7 @@ class LoadPanel implements Panel, Face {
     this.el = el;
     this.#plot = new Plot(app, this, signal);
     body.append(this.#plot.el, legend());
-    on(this.#plot.el, "mousemove", (event) => app.tooltip.show(this.#words(this.#position(event)), event), signal);
-    on(this.#plot.el, "mouseleave", () => app.tooltip.hide(), signal);
+    app.tooltip.over(this.#plot.el, (event) => this.#words(this.#position(event)), signal);
     on(this.#plot.el, "click", (event) => this.#go(this.#position(event)), signal);
   }
 
@@ -97,18 +97,15 @@ class LoadPanel implements Panel, Face {
   }
 }
 
-const known = new WeakMap<Tape, readonly Extremes[]>();
-
 /** Blocks that hold something and blocks in use, as shares of the pool; requests that run and that wait. */
-function seriesOf(tape: Tape): readonly Extremes[] {
+const seriesOf = once((tape: Tape): readonly Extremes[] => {
   const share = (held: readonly string[]) => (at: number): number => {
     const of = (names: readonly string[]): number => names.reduce((sum, name) => sum + tape.at(name, at), 0);
     return of(held) / Math.max(1, of(POOL));
   };
-  const found = known.get(tape) ?? [share(["kv_in_use", "kv_cached"]), share(["kv_in_use"]), ...["running", "waiting"].map((name) => (at: number) => tape.at(name, at))].map((value) => new Extremes(tape, value));
-  known.set(tape, found);
-  return found;
-}
+  const requests = ["running", "waiting"].map((name) => (at: number) => tape.at(name, at));
+  return [share(["kv_in_use", "kv_cached"]), share(["kv_in_use"]), ...requests].map((value) => new Extremes(tape, value));
+});
 
 const POOL = ["kv_in_use", "kv_cached", "kv_free"] as const;
 const COLUMNS = [...POOL, "running", "waiting"] as const;

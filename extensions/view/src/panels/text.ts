@@ -1,7 +1,7 @@
 /** The text: what each request was given and what it said, as far as the cursor; going back takes the words away again. */
 
 import type { App, MakePanel, Panel, RunView } from "../app.js";
-import { h, hide, mark, on, section, setText } from "../dom.js";
+import { box, h, hide, mark, on, section, setText } from "../dom.js";
 import { count } from "../format.js";
 import { Chips, type Choice } from "../text/chips.js";
 import { livelyRequests, newestRequest } from "../text/choice.js";
@@ -23,7 +23,7 @@ const NO_TEXTS = "This trace holds no texts: token ids stand in their place.";
 class TextPanel implements Panel {
   readonly el: HTMLElement;
   readonly #note: HTMLElement;
-  readonly #empty = h("div", { class: "wb-empty" });
+  readonly #empty = box("wb-empty");
   readonly #root = h("div", { class: "wb-text-root", role: "group", "aria-label": "Tokens: arrow keys walk, Enter goes to the step" });
   readonly #whole: Whole;
   readonly #tails: Tails;

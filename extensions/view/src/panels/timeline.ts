@@ -1,7 +1,7 @@
 /** The timeline: a column per step, a row per request; above it what each step computed, below it how long it took. */
 
 import type { App, MakePanel, Panel, RunView } from "../app.js";
-import { aria, box, button, h, hide, on, section, setText } from "../dom.js";
+import { aria, box, button, h, hide, mark, on, section, setText, span } from "../dom.js";
 import { whole } from "../format.js";
 import { LEFT, RIGHT } from "../plot.js";
 import { Chart, type Hit } from "../timeline/chart.js";
@@ -44,7 +44,7 @@ class Timeline implements Panel, Hands {
       button("+", "show fewer steps", zoomBy(1 / 1.6)),
       button("fit", "show the whole run", () => this.#show(WHOLE)),
     ];
-    this.#foot = box("wb-tl-foot", this.#legend, h("div", { class: "wb-tl-tools", role: "group", "aria-label": "rows and zoom" }, h("span", {}, "rows:"), ...this.#kinds, ...tools));
+    this.#foot = box("wb-tl-foot", this.#legend, h("div", { class: "wb-tl-tools", role: "group", "aria-label": "rows and zoom" }, span("", "rows:"), ...this.#kinds, ...tools));
     this.#frame.body.append(this.#runs, this.#map.el, this.#foot);
   }
 
@@ -183,7 +183,7 @@ class Timeline implements Panel, Hands {
       setText(chart.heading, chart.run.name);
       hide(chart.heading, app.runs.length < 2);
       aria(chart.heading, "pressed", focused);
-      chart.el.classList.toggle("wb-tl-focus", focused && app.runs.length > 1);
+      mark(chart.el, "wb-tl-focus", focused && app.runs.length > 1);
     }
   }
 

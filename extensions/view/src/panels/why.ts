@@ -4,6 +4,7 @@ import type { App, MakePanel, Panel } from "../app.js";
 import { nameOf } from "../blocks/words.js";
 import { aria, box, button, h, mark, section, setText, span, whenOver } from "../dom.js";
 import { count } from "../format.js";
+import { same } from "../plot.js";
 import { requestColour } from "../theme.js";
 import { type Line, linesOf } from "../why/lines.js";
 import { commandsOf, summaryOf } from "../why/words.js";
@@ -48,7 +49,7 @@ class WhyPanel implements Panel {
     const told = there ? this.#told(step) : undefined;
     const busy = [...this.#busy].join();
     const drawn = [focus.run, step, there, told, tape.cuts.length, state.request, focus.live, this.app.live, busy, [...this.#unfolded].join()];
-    if (drawn.every((one, i) => one === this.#drawn[i])) return;
+    if (same(drawn, this.#drawn)) return;
     this.#drawn = drawn;
     setText(this.#title, there ? `why, at step ${step}` : "why");
     this.#fill(there, told);

@@ -2,8 +2,8 @@
 
 import type { App } from "../app.js";
 import { Canvas } from "../canvas.js";
-import { on } from "../dom.js";
 import { percent } from "../format.js";
+import { same } from "../plot.js";
 import { COLOURS, type Theme } from "../theme.js";
 import type { Acceptance, AtPosition } from "./rounds.js";
 
@@ -26,14 +26,13 @@ export class Bars {
     private readonly app: App,
     signal: AbortSignal,
   ) {
-    on(this.el, "mousemove", (event) => app.tooltip.show(this.#words(event), event), signal);
-    on(this.el, "mouseleave", () => app.tooltip.hide(), signal);
+    app.tooltip.over(this.el, (event) => this.#words(event), signal);
   }
 
   draw(acceptance: Acceptance): void {
     this.#acceptance = acceptance;
     const drawn = [this.app.theme, this.el.parentElement?.clientWidth, devicePixelRatio, acceptance.positions];
-    if (drawn.every((one, i) => one === this.#drawn[i]) || !this.#canvas.begin(HEIGHT)) return;
+    if (same(drawn, this.#drawn) || !this.#canvas.begin(HEIGHT)) return;
     this.#drawn = drawn;
     acceptance.positions.forEach((at, place) => this.#bar(at, place, acceptance.positions.length));
     this.#canvas.describe(`Acceptance by position, ${acceptance.rounds} rounds: ${acceptance.positions.map(words).join("; ")}.`);

@@ -4,6 +4,7 @@ import type { App } from "../app.js";
 import { nameOf } from "../blocks/words.js";
 import { aria, box, h } from "../dom.js";
 import { ms } from "../format.js";
+import { same } from "../plot.js";
 import { requestColour } from "../theme.js";
 import type { Tape } from "../tape.js";
 import { type Round, roundsAt } from "./rounds.js";
@@ -20,7 +21,7 @@ export class Chips {
     const { focus, state } = this.app;
     const { tape } = focus;
     const drawn = [tape, state.position, tape.cuts.length, state.position < tape.length, state.request];
-    if (drawn.every((one, i) => one === this.#drawn[i])) return;
+    if (same(drawn, this.#drawn)) return;
     this.#drawn = drawn;
     const rounds = roundsAt(tape, state.position);
     const none = box("wb-empty", "no drafts were verified in this step");

@@ -4,7 +4,7 @@
  * share of all rounds in which that draft was accepted, the conditional one the share of those in which the one before it was.
  */
 
-import { Following, Growing } from "../follow.js";
+import { Following, Growing, once } from "../follow.js";
 import { ORIGINS, type Tape } from "../tape.js";
 
 export interface AtPosition {
@@ -91,14 +91,10 @@ class Counted implements Acceptance {
   }
 }
 
-const known = new WeakMap<Tape, Counted>();
-
 /** Acceptance over a whole tape, brought up to date; work is done only for what is new. */
-export function acceptanceOf(tape: Tape): Acceptance {
-  let found = known.get(tape);
-  if (found === undefined) known.set(tape, (found = new Counted(tape)));
-  return found.update();
-}
+export const acceptanceOf = (tape: Tape): Acceptance => made(tape).update();
+
+const made = once((tape: Tape) => new Counted(tape));
 
 /** One verification: the drafts that were proposed, how many were right, and the token that came after them, if one did. */
 export interface Round {

@@ -3,6 +3,7 @@
 import type uPlot from "uplot";
 import type { App } from "../app.js";
 import { type Columns, Extremes, columnsOf, stretchOf } from "../extremes.js";
+import { once } from "../follow.js";
 import { ms } from "../format.js";
 import { type Face, Plot, type Settings, stepAxis, valueAxis, within, write } from "../plot.js";
 import type { Tape } from "../tape.js";
@@ -83,7 +84,7 @@ export class Yield implements Face {
     const [first, last] = this.#plot.stretch;
     const { tape } = this.app.focus;
     const { level, from, to } = this.#columns;
-    const costs = costsOf(tape);
+    const costs = costsOf(tape).update();
     const slowest = Array.from({ length: to - from }, (_, i) => costs.of(level, from + i)[1]);
     const most = Math.max(0, ...slowest);
     const room = (height * BELOW) / (1 + BELOW) - 4;
@@ -104,11 +105,5 @@ export function draftsChosen(tape: Tape, position: number): number | null {
   return found === NO_CODE ? null : found;
 }
 
-const known = new WeakMap<Tape, Extremes>();
-
 /** Milliseconds of the steps. */
-function costsOf(tape: Tape): Extremes {
-  const found = known.get(tape) ?? new Extremes(tape, (position) => tape.durationMs(position));
-  known.set(tape, found);
-  return found.update();
-}
+const costsOf = once((tape: Tape) => new Extremes(tape, (position) => tape.durationMs(position)));

@@ -1,5 +1,6 @@
 /** What happened in a step, in words: commands before it, who came, was admitted, preempted, and who finished. */
 
+import { firstNot } from "../search.js";
 import type { Tape } from "../tape.js";
 
 const NAMED = 6; // requests named before the others are counted
@@ -33,16 +34,7 @@ function eventsOf(tape: Tape, position: number): Tape["events"] {
   return events.slice(from, firstFrom(events, step + 1));
 }
 
-function firstFrom(events: Tape["events"], step: number): number {
-  let low = 0;
-  let high = events.length;
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (events[middle]!.step < step) low = middle + 1;
-    else high = middle;
-  }
-  return low;
-}
+const firstFrom = (events: Tape["events"], step: number): number => firstNot(0, events.length, (at) => events[at]!.step < step);
 
 /** Requests that got their first tokens computed since they waited: only such a chunk begins where the prefix cache's hits end. */
 function admitted(tape: Tape, position: number): number[] {

@@ -1,7 +1,7 @@
 /** `RequestTable`: the requests in sight at the cursor as a real table, each with the reason for what it did. */
 
 import type { App } from "../app.js";
-import { aria, box, button, h, setText } from "../dom.js";
+import { aria, box, button, entitle, h, setText } from "../dom.js";
 import { count, whole } from "../format.js";
 import { outputsOf } from "../text/output.js";
 import { standingOf } from "../text/standing.js";
@@ -50,8 +50,7 @@ class Row {
     this.#request = tape.column("lanes.request")[lane]!;
     const id = tape.requests[this.#request]?.id ?? "?";
     setText(this.#name, id);
-    this.#name.title = `Select ${id}`;
-    aria(this.#name, "label", `Select ${id}`);
+    entitle(this.#name, `Select ${id}`);
     aria(this.el, "current", this.app.state.request === this.#request);
     const outputs = outputsOf(tape);
     const out = outputs.upTo(this.#request, position) - outputs.since(this.#request, position);

@@ -1,7 +1,7 @@
 /** `StepTable`: the steps around the cursor as a real table, a window of rows at a time. */
 
 import type { App, RunView } from "../app.js";
-import { aria, box, button, h, on, setText } from "../dom.js";
+import { aria, box, button, entitle, h, on, setText } from "../dom.js";
 import { number, whole } from "../format.js";
 import { happenings } from "./happenings.js";
 
@@ -80,8 +80,7 @@ class Row {
     if (this.el.hidden) return;
     const step = String(meta.first_step + position);
     setText(this.#step, step);
-    this.#step.title = `Go to step ${step}`;
-    aria(this.#step, "label", `Go to step ${step}`);
+    entitle(this.#step, `Go to step ${step}`);
     const at = (name: string): string => whole(tape.at(name, position));
     const tokens = `${at("token_used")} / ${at("token_limit")}`;
     const numbers = ["running", "waiting", "kv_in_use", "kv_cached", "kv_free"].map(at);

@@ -1,7 +1,7 @@
 /** `Chips`: which text is shown: all, the newest, or that of one request. */
 
 import { whole } from "../format.js";
-import { aria, button, h, mark, setText, span } from "../dom.js";
+import { aria, button, entitle, h, mark, setText, span } from "../dom.js";
 import type { Tape } from "../tape.js";
 import { requestColour } from "../theme.js";
 
@@ -40,8 +40,7 @@ export class Chips {
     const one = typeof choice === "number";
     const face = one ? (tape.requests[choice]?.id ?? "") : choice;
     setText(el, face);
-    el.title = one ? `Text of ${face}` : choice === "all" ? "The newest text of every request" : "The request that the newest token belongs to";
-    aria(el, "label", el.title);
+    entitle(el, one ? `Text of ${face}` : choice === "all" ? "The newest text of every request" : "The request that the newest token belongs to");
     if (one) el.style.setProperty("--wb-owner", requestColour(choice));
     return [el, choice];
   }

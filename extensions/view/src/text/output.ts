@@ -3,6 +3,8 @@
  * spared, at any position, without walking the steps.  It grows with the tape and is cut back with it.
  */
 
+import { once } from "../follow.js";
+import { firstNot } from "../search.js";
 import type { Tape } from "../tape.js";
 import { Rows } from "./rows.js";
 
@@ -19,15 +21,10 @@ interface Kept {
   seen: number; // position in which it first stood in a lane; -1 if none
 }
 
-const kept = new WeakMap<Tape, Outputs>();
-
 /** The index of a tape, made once for each tape and brought up to date by every call. */
-export function outputsOf(tape: Tape): Outputs {
-  let found = kept.get(tape);
-  if (found === undefined) kept.set(tape, (found = new Outputs(tape)));
-  found.update();
-  return found;
-}
+export const outputsOf = (tape: Tape): Outputs => made(tape).update();
+
+const made = once((tape: Tape) => new Outputs(tape));
 
 export class Outputs {
   readonly #requests: (Kept | undefined)[] = [];
@@ -40,7 +37,7 @@ export class Outputs {
   }
 
   /** Take in what the tape gained, forget what it lost.  Costs what is new. */
-  update(): void {
+  update(): this {
     const { tape } = this;
     if (this.#cuts !== tape.cuts.length) this.#cut(Math.min(...tape.cuts.slice(this.#cuts)));
     this.#cuts = tape.cuts.length;
@@ -51,6 +48,7 @@ export class Outputs {
       if (event.kind === "finished") this.#of(event.request).end = { position, reason: event.reason };
     }
     for (; this.#length < tape.length; this.#length++) this.#take(this.#length);
+    return this;
   }
 
   /** Rows of `tokens` of a request, in order, over the whole tape, restarts included. */
@@ -94,13 +92,9 @@ export class Outputs {
     if (token < tape.column("lanes.cached")[admission]!) return tape.positionOfRow("lanes", admission);
     const rows = this.#requests[request]!.work;
     const ends = tape.column("lanes.end");
-    let [low, high] = [rows.below(admission), rows.below(endOf(tape, "lanes", position)) - 1];
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (ends[rows.at(middle)]! <= token) low = middle + 1;
-      else high = middle;
-    }
-    return tape.positionOfRow("lanes", rows.at(low));
+    const last = rows.below(endOf(tape, "lanes", position)) - 1;
+    const place = firstNot(rows.below(admission), last, (at) => ends[rows.at(at)]! <= token);
+    return tape.positionOfRow("lanes", rows.at(place));
   }
 
   /** The position in which a request first came in sight; -1 if it has not. */

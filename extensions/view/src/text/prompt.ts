@@ -20,6 +20,7 @@ export class Prompt {
   #tape: Tape | undefined;
   #request = -1;
   #unfolded = 0; // tokens shown beyond the head
+  readonly #at = (place: number): number | undefined => this.#ids[place];
   #spans: HTMLElement[] = [];
   #marked = ""; // how much of it the marks tell
 
@@ -40,7 +41,7 @@ export class Prompt {
     this.counts = [done - spared, spared, ids.length - done];
     for (const span of this.#spans) {
       const token = tokenOf(span)!;
-      fill(span, tape, token, MARKS[token.place < spared ? 1 : token.place < done ? 0 : 2]!);
+      fill(span, tape, token, this.#at, MARKS[token.place < spared ? 1 : token.place < done ? 0 : 2]!);
     }
   }
 
@@ -56,7 +57,7 @@ export class Prompt {
   }
 
   #made(first: number, end: number): HTMLElement[] {
-    return this.#ids.slice(first, end).map((id, i) => tokenSpan(this.#tape!, { request: this.#request, kind: "prompt", place: first + i, id }));
+    return this.#ids.slice(first, end).map((id, i) => tokenSpan(this.#tape!, { request: this.#request, kind: "prompt", place: first + i, id }, this.#at));
   }
 
   #fold(hidden: number): HTMLElement {

@@ -1,6 +1,6 @@
 /** `Rove`: the tokens of an element as one stop of the Tab key; arrow keys walk among them, Enter jumps. */
 
-import { on } from "../dom.js";
+import { on, take } from "../dom.js";
 
 const TOKEN = ".wb-tok";
 
@@ -51,8 +51,7 @@ export class Rove {
     if (event.key === "Enter" || event.key === " ") this.guide.jump(from);
     else if (event.key === "Escape") this.guide.show(null);
     else if (!this.#walk(from, event.key)) return;
-    event.preventDefault();
-    event.stopPropagation(); // these keys would else move the cursor of the whole view
+    take(event); // these keys would else move the cursor of the whole view
   }
 
   #walk(from: HTMLElement, key: string): boolean {

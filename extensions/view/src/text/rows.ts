@@ -1,6 +1,7 @@
 /** `Rows`: ascending row numbers, searched by halving. */
 
 import { Growing } from "../follow.js";
+import { firstNot } from "../search.js";
 
 export class Rows extends Growing<Uint32Array> {
   constructor() {
@@ -17,13 +18,7 @@ export class Rows extends Growing<Uint32Array> {
 
   /** How many are smaller than `row`. */
   below(row: number): number {
-    let [low, high] = [0, this.length];
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (this.at(middle) < row) low = middle + 1;
-      else high = middle;
-    }
-    return low;
+    return firstNot(0, this.length, (place) => this.at(place) < row);
   }
 
   /** The largest that is smaller than `row`; -1 if there is none. */

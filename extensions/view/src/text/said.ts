@@ -43,6 +43,6 @@ export class Said {
     this.refused = ids.length;
     if (key === this.#drawn) return;
     this.#drawn = key;
-    this.#drafts.replaceChildren(...ids.map((id, place) => tokenSpan(tape, { request, kind: "draft", place, id }, " wb-refused")));
+    this.#drafts.replaceChildren(...ids.map((id, place) => tokenSpan(tape, { request, kind: "draft", place, id }, (at) => ids[at], " wb-refused")));
   }
 }

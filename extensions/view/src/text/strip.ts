@@ -41,10 +41,11 @@ export class Strip {
 
   #fill(span: HTMLElement, place: number): HTMLElement {
     const tape = this.#tape!;
-    const row = this.#rows[place]!;
-    const origin = tape.column("tokens.origin")[row]!;
+    const ids = tape.column("tokens.id");
+    const at = (each: number): number | undefined => ids[this.#rows[each]!];
+    const origin = tape.column("tokens.origin")[this.#rows[place]!]!;
     this.origins[origin]! += 1;
-    return fill(span, tape, { request: this.#request, kind: "output", place, id: tape.column("tokens.id")[row]!, origin }, ORIGIN_CLASSES[origin]!);
+    return fill(span, tape, { request: this.#request, kind: "output", place, id: at(place)!, origin }, at, ORIGIN_CLASSES[origin]!);
   }
 
   #drop(span: Element): void {

@@ -1,5 +1,6 @@
 /** What a token looks like, and what can be said of it. */
 
+import { once } from "../follow.js";
 import { ORIGINS, type Tape } from "../tape.js";
 import type { Here } from "./here.js";
 
@@ -12,6 +13,9 @@ export interface Token {
   readonly origin?: number; // code in `ORIGINS`
 }
 
+/** The id of the token at a place of a text. */
+export type TokenAt = (place: number) => number | undefined;
+
 export interface Face {
   readonly text: string;
   readonly cls: string;
@@ -19,21 +23,38 @@ export interface Face {
 
 const SPECIAL = /^(?:<\|[^|]*\|>|<\/?s>|<(?:bos|eos|pad|unk|start_of_turn|end_of_turn)>|\[\/?INST\])$/;
 const BREAK = /^[ \t]*[\r\n]+[ \t]*$/;
-const faces = new WeakMap<Tape, Map<number, Face>>();
+const BYTE = /<0x([89A-F][\dA-F])>/; // part of a character, as `Tokenizer.token_text` writes it
+const facesOf = once((_: Tape) => new Map<number, Face>());
 
-/** Text and class of a token; its id where the trace has no text for it. */
-export function faceOf(tape: Tape, id: number): Face {
-  let known = faces.get(tape);
-  if (known === undefined) faces.set(tape, (known = new Map()));
+/** Text and class of the token at a place; its id where the trace has no text for it. */
+export function faceOf(tape: Tape, { id, place }: Token, at: TokenAt): Face {
+  const known = facesOf(tape);
   const found = known.get(id);
   if (found !== undefined) return found;
   if (!hasText(tape, id)) return { text: `${nameless(id)} `, cls: "wb-tok wb-id" };
-  const text = tape.vocab.get(id)!;
-  const mark = text === "" || SPECIAL.test(text) ? " wb-special" : BREAK.test(text) ? " wb-break" : "";
-  const made = { text: text === "" ? "·" : text, cls: `wb-tok${mark}` };
+  const text = tape.textOf(id);
+  if (BYTE.test(text)) return dressed(added(tape, place, at));
+  const made = dressed(text);
   known.set(id, made);
   return made;
 }
+
+function dressed(text: string): Face {
+  const mark = text === "" || SPECIAL.test(text) ? " wb-special" : BREAK.test(text) ? " wb-break" : "";
+  return { text: text || "·", cls: `wb-tok${mark}` };
+}
+
+/** What a token adds to the text before it, as `workbench/detokenize.py` has it: a character of several tokens stands whole in its last. */
+function added(tape: Tape, place: number, at: TokenAt): string {
+  const read = (places: readonly number[]): string =>
+    new TextDecoder().decode(Uint8Array.from(places.flatMap((each) => bytesOf(tape.textOf(at(each)!)))), { stream: true });
+  const before = [place - 3, place - 2, place - 1]; // a character has four bytes at most
+  return read([...before, place]).slice(read(before).length);
+}
+
+/** The bytes of a token's text, those among them that are written out. */
+const bytesOf = (text: string): number[] =>
+  text.split(BYTE).flatMap((part, i) => (i % 2 === 1 ? parseInt(part, 16) : [...new TextEncoder().encode(part)]));
 
 /** Whether the trace knows the text of a token; where it does not, a tape has ⟨id⟩ in its place. */
 export function hasText(tape: Tape, id: number): boolean {

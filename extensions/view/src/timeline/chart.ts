@@ -1,9 +1,10 @@
 /** `Chart`: one run's strips over a common x-axis.  What does not depend on the cursor is painted once and kept. */
 
+import { isOver } from "../actions.js";
 import type { App, RunView } from "../app.js";
 import { Canvas } from "../canvas.js";
-import { h, hide, setText } from "../dom.js";
-import { number } from "../format.js";
+import { box, h, hide, setText } from "../dom.js";
+import { number, whole } from "../format.js";
 import { drawTimes, drawTokens, ROOM, timeTop, tokenTop } from "./bars.js";
 import { Digest } from "./digest.js";
 import { Arrangement, type RowKind, drawRows } from "./lanes.js";
@@ -30,9 +31,9 @@ export interface Hit {
 export class Chart {
   readonly heading = h("button", { type: "button", class: "wb-tl-name" });
   readonly canvas = new Canvas("wb-tl-canvas");
-  readonly #place = h("div", { class: "wb-tl-place" }, this.canvas.el);
-  readonly #empty = h("div", { class: "wb-empty wb-hidden" });
-  readonly el = h("div", { class: "wb-tl-run" }, this.heading, this.#empty, this.#place);
+  readonly #place = box("wb-tl-place", this.canvas.el);
+  readonly #empty = box("wb-empty wb-hidden");
+  readonly el = box("wb-tl-run", this.heading, this.#empty, this.#place);
   readonly digest: Digest;
   scale!: Scale;
   plan!: Arrangement;
@@ -114,7 +115,7 @@ export class Chart {
     const pen = this.#pen(app, context);
     drawAxis(pen, box.bottom, this.run.meta.first_step, this.extent, at);
     if (at >= 0) drawCursor(pen, at, box, this.run.meta.first_step + at);
-    this.canvas.describe(summary(this.run, at));
+    this.canvas.describe([this.#gone, summary(this.run, at)].filter(Boolean).join("; "));
   }
 
   /** What lies at a place of the canvas. */
@@ -167,7 +168,7 @@ export class Chart {
   #still(app: App, selected: number): void {
     const { run, scale, plan } = this;
     const { context, width, height } = this.canvas;
-    const look = [selected, this.#offset, plan.kind, plan.rowHeight, run.forkStep, run.parted?.position, run.status.error?.message, run.tape.version];
+    const look = [selected, this.#offset, plan.kind, plan.rowHeight, run.forkStep, run.parted?.position, run.status.state, run.status.error?.message, run.tape.version];
     const key = JSON.stringify([look, scale, width, height, app.theme]);
     if (key !== this.#drawn) this.#strips(this.#pen(app, context), selected);
     else {
@@ -210,6 +211,15 @@ export class Chart {
     this.#veil(pen, all);
     if (flags.bottom > flags.top) drawFlags(pen, this.digest.commands, this.run.meta.first_step, flags.top + 2);
     this.#lines(pen, all);
+    const gone = this.#gone;
+    if (gone) write(pen, `← ${gone}`, pen.scale.left + 6, (rows.top + rows.bottom) / 2, pen.theme.ink, "left", "12px");
+  }
+
+  /** Where the run ended that lies to the left of what is shown, as when a longer branch is followed; empty if some of it is in sight. */
+  get #gone(): string {
+    const { run, scale } = this;
+    if (this.extent > scale.first) return "";
+    return `${isOver(run) ? "ended with" : "stands at"} step ${whole(run.meta.first_step + run.tape.length - 1)}`;
   }
 
   /** A branch's steps that its parent has too are paler. */

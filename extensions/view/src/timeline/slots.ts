@@ -1,6 +1,7 @@
 /** `Slots`: the place in the batch that each request takes: the lowest that is free when it is admitted, kept until it leaves. */
 
 import { type Follower, Following } from "../follow.js";
+import { firstNot } from "../search.js";
 import { STATES, type Tape } from "../tape.js";
 import { RANK } from "./looks.js";
 import { Rows } from "./rows.js";
@@ -79,12 +80,4 @@ export class Slots extends Rows implements Follower {
 }
 
 /** How many of the stays began before a position. */
-export function staysBefore(stays: readonly Stay[], position: number): number {
-  let [low, high] = [0, stays.length];
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (stays[middle]!.first < position) low = middle + 1;
-    else high = middle;
-  }
-  return low;
-}
+export const staysBefore = (stays: readonly Stay[], position: number): number => firstNot(0, stays.length, (at) => stays[at]!.first < position);

@@ -2,8 +2,9 @@
 
 import type { RunView } from "../app.js";
 import { count, ms, number, whole } from "../format.js";
-import { STATES, VERDICTS } from "../tape.js";
-import { NO_CODE, NONE } from "../wire.js";
+import { STATES } from "../tape.js";
+import type { TapeEvent } from "../wire.js";
+import { Lane, reasonIn } from "../why/words.js";
 import type { Event } from "./digest.js";
 import { LABELS } from "./looks.js";
 
@@ -25,30 +26,23 @@ export function cellWords(run: RunView, share: Share, request: number): string {
 }
 
 function laneWords(run: RunView, lane: number): string {
-  const value = (name: string): number => run.tape.column(`lanes.${name}`)[lane]!;
-  const state = STATES[value("state")]!;
+  const found = new Lane(run.tape, lane);
+  const value = (name: string): number => found.number(name);
+  const { state } = found;
   const why = reasonWords(run, lane);
   if (state !== "prefill" && state !== "decode" && state !== "verify") return why ? `${LABELS[state]}: ${why}` : LABELS[state];
   const [start, end] = [value("start"), value("end")];
   const parts = [`${state}, ${end - start === 1 ? `token ${start}` : `tokens ${start}–${end} (${end - start})`}`];
   if (value("cached") > 0) parts.push(`${value("cached")} from the prefix cache`);
   if (value("accepted") >= 0) parts.push(`${value("accepted")} of ${count(value("drafts"), "draft")} accepted, ${count(value("sampled"), "token")} out`);
-  if (VERDICTS[value("verdict")] === "partial" && why) parts.push(`not all of it: ${why}`);
+  if (found.verdict === "partial" && why) parts.push(`not all of it: ${why}`);
   return parts.join(", ");
 }
 
 /** Why a request did not run, or not in full, with the numbers behind it; "" if no reason is known. */
 export function reasonWords(run: RunView, lane: number): string {
-  const value = (name: string): number => run.tape.column(`lanes.${name}`)[lane]!;
-  const code = value("reason");
-  if (code === NO_CODE || VERDICTS[value("verdict")] === "scheduled") return "";
-  const reason = run.meta.reasons[code] ?? "";
-  const words = run.meta.reason_words[reason] ?? reason.replaceAll("_", " ");
-  return words.replace(/\{(needed|available|limit|blocker)\}/g, (_, name: string) => {
-    const found = value(name);
-    if (name === "blocker") return run.tape.requests[found]?.id ?? "another request";
-    return found === NONE ? "?" : whole(found);
-  });
+  const found = new Lane(run.tape, lane);
+  return found.verdict === "scheduled" ? "" : reasonIn(found, run.meta);
 }
 
 function foldedWords(run: RunView, [first, end]: Share, request: number): string {
@@ -64,15 +58,19 @@ function foldedWords(run: RunView, [first, end]: Share, request: number): string
 }
 
 function endWords(run: RunView, [first, end]: Share, request: number): string {
-  const at = run.meta.first_step;
-  const found = run.tape.events.find((each) => each.kind === "finished" && each.request === request && each.step >= at + first && each.step < at + end);
-  return found?.kind === "finished" ? `\nfinished: ${found.reason}` : "";
+  const found = finished(run, request, first, end);
+  return found ? `\nfinished: ${found.reason}` : "";
 }
 
 function absentWords(run: RunView, position: number, request: number): string {
-  const step = run.meta.first_step + position;
-  const ended = run.tape.events.find((each) => each.kind === "finished" && each.request === request && each.step <= step);
-  return ended?.kind === "finished" ? `finished in step ${whole(ended.step)} (${ended.reason})` : "not here in this step";
+  const ended = finished(run, request, 0, position + 1);
+  return ended ? `finished in step ${whole(ended.step)} (${ended.reason})` : "not here in this step";
+}
+
+/** The end of a request in positions `[first, end)`. */
+function finished({ tape }: RunView, request: number, first: number, end: number): Event<"finished"> | undefined {
+  const ends = (each: TapeEvent): each is Event<"finished"> => each.kind === "finished" && each.request === request;
+  return tape.events.filter(ends).find(({ step }) => step >= tape.firstStep + first && step < tape.firstStep + end);
 }
 
 const KINDS = ["prefill", "decode", "verify"] as const;

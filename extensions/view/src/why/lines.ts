@@ -44,7 +44,7 @@ const rank = (lane: Lane): number => (lane.verdict === "partial" || lane.verdict
 function single(run: RunView, lane: Lane, row: WhyRow | undefined): Line {
   const { request } = lane;
   if (row !== undefined) return fromRow(row, [request]);
-  const sentence = reasonOf(lane, run.meta, (other) => nameOf(run.tape, other));
+  const sentence = reasonOf(lane, run.meta);
   return { requests: [request], label: labelOf(lane), sentence, more: [], changes: [], hopeless: false };
 }
 

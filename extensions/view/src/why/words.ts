@@ -7,7 +7,7 @@ import { type Meta, NONE, NO_CODE } from "../wire.js";
 /** One row of `lanes`, by the names of its columns. */
 export class Lane {
   constructor(
-    private readonly tape: Tape,
+    readonly tape: Tape,
     private readonly row: number,
   ) {}
 
@@ -44,16 +44,20 @@ export function labelOf(lane: Lane): string {
 }
 
 /** The reason of a decision with its numbers, as a sentence. */
-export function reasonOf(lane: Lane, meta: Meta, nameOf: (request: number) => string): string {
-  const code = lane.number("reason");
-  if (code === NO_CODE) return lane.state === "held" ? "Done; its place is kept until its batch is." : "";
-  const blocker = lane.number("blocker");
-  const known: Readonly<Record<string, string>> = {
-    ...Object.fromEntries(["needed", "available", "limit"].map((name) => [name, amount(lane.number(name))])),
-    blocker: blocker >= 0 ? nameOf(blocker) : "another",
-  };
-  const words = meta.reason_words[meta.reasons[code]!] ?? meta.reasons[code]!;
-  return sentence(words.replace(/\{(\w+)\}/g, (_, name: string) => known[name] ?? ""));
+export function reasonOf(lane: Lane, meta: Meta): string {
+  if (lane.number("reason") === NO_CODE) return lane.state === "held" ? "Done; its place is kept until its batch is." : "";
+  return sentence(reasonIn(lane, meta));
+}
+
+/** The same inside a sentence; empty if no reason is known. */
+export function reasonIn(lane: Lane, meta: Meta): string {
+  const reason = meta.reasons[lane.number("reason")] ?? "";
+  const words = meta.reason_words[reason] ?? reason.replaceAll("_", " ");
+  return words.replace(/\{(needed|available|limit|blocker)\}/g, (_, name: string) => {
+    const found = lane.number(name);
+    if (name === "blocker") return lane.tape.requests[found]?.id ?? "another request";
+    return found === NONE ? "?" : whole(found);
+  });
 }
 
 /** Budgets, blocks and queues of a step in one line, as `workbench.explain` begins it. */
@@ -69,5 +73,4 @@ export function commandsOf(tape: Tape, position: number): string[] {
   return tape.events.flatMap((event) => (event.kind === "command" && event.step === tape.firstStep + position ? [event.text] : []));
 }
 
-const amount = (value: number): string => (value === NONE ? "?" : whole(value));
 const sentence = (words: string): string => (words === "" ? "" : `${words[0]!.toUpperCase()}${words.slice(1)}.`);
