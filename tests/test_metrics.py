@@ -293,6 +293,8 @@ def test_a_step_that_verifies_placeholders_says_nothing_about_time():
     assert metrics.speed_up_missing.startswith("every step that verified drafts computed a prompt or padded a newcomer as well")
 
 
+PLAIN = [step_of(number, 20, {"a": 0}) for number in (0, 2, 3)]
+PLAIN_OF_TWO = [step_of(number, 20, {"a": 0, "b": 0}) for number in (0, 2, 3)]
 VERIFYING = step_of(1, 25, {"a": 2}, spec=(SpecRound("a", 2, 2, 3, None, 3, 25),))
 
 
@@ -300,19 +302,28 @@ VERIFYING = step_of(1, 25, {"a": 2}, spec=(SpecRound("a", 2, 2, 3, None, 3, 25),
     ("records", "why"),
     [
         ([VERIFYING], "no step without drafts in this run: compare with a run without speculation"),
-        ([step_of(0, 20, {"a": 0, "b": 0}), VERIFYING], "no step without drafts had as many requests as one that verified some"),
-        ([step_of(0, 20, {"a": 0}), msgspec.structs.replace(VERIFYING, scheduled=(*VERIFYING.scheduled, prefill("b", 8)))], "a prompt"),
-        ([step_of(0, 20, {"a": 0}), VERIFYING], ""),
-        ([step_of(0, 20, {"a": 0})], ""),
-        ([msgspec.structs.replace(one, timing=StepTiming()) for one in (step_of(0, 20, {"a": 0}), VERIFYING)], "took no time"),
+        ([*PLAIN_OF_TWO, VERIFYING], "no step without drafts had as many requests as one that verified some"),
+        ([*PLAIN[:2], VERIFYING], "fewer than 3 steps without drafts had as many requests as those that verified some"),
+        ([*PLAIN, msgspec.structs.replace(VERIFYING, scheduled=(*VERIFYING.scheduled, prefill("b", 8)))], "a prompt"),
+        ([*PLAIN, VERIFYING], ""),
+        (PLAIN, ""),
+        ([msgspec.structs.replace(one, timing=StepTiming()) for one in (*PLAIN, VERIFYING)], "took no time"),
     ],
-    ids=["no plain step", "another batch size", "beside a prompt", "comparable", "no drafts", "no clock"],
+    ids=["no plain step", "another batch size", "two plain steps", "beside a prompt", "comparable", "no drafts", "no clock"],
 )
 def test_why_there_is_no_speed_up_is_said(records, why):
     metrics = measure(trace_of(records, {}))
     assert why in metrics.speed_up_missing
     assert bool(metrics.speed_up_missing) == bool(why)
     assert (metrics.speed_up_measured is None) == (bool(why) or metrics.acceptance_rate is None)
+
+
+def test_a_round_that_never_had_a_draft_did_not_refuse_it():
+    short, long = [(SpecRound("a", 1, 1, 2),)] * 3, [(SpecRound("a", 2, 2, 3),)]
+    records = [step_of(number, 20, {"a": spec[0].proposed}, spec=spec) for number, spec in enumerate(short + long)]
+    metrics = measure(trace_of(records, {}))
+    assert metrics.acceptance_per_position == (1.0, 0.25)
+    assert metrics.conditional_acceptance_per_position == (1.0, 1.0)
 
 
 def test_the_json_of_a_run_has_the_same_names():

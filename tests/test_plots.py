@@ -327,7 +327,7 @@ def test_bars_are_the_unconditional_rates_of_the_metrics_and_ticks_the_condition
     assert list(bars.x) == [1, 2, 3]
     for place, share, (accepted, reached, _) in zip(ticks.x, ticks.y, ticks.customdata, strict=True):
         assert accepted == sum(one.accepted >= place for one in rounds)
-        assert reached == sum(one.accepted >= place - 1 for one in rounds)
+        assert reached == sum(one.accepted >= place - 1 and one.proposed >= place for one in rounds)
         assert share == accepted / reached
     assert [row[2] for row in bars.customdata] == [sum(one.proposed >= place for one in rounds) for place in (1, 2, 3)]
 

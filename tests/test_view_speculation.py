@@ -26,9 +26,9 @@ def view(view_page):
 
 
 def shares():
-    """``(accepted, of those that accepted the one before)`` of each draft position."""
-    counts = [sum(spec.accepted > place for spec in ROUNDS) for place in range(3)]
-    return [(count, before) for count, before in zip(counts, [len(ROUNDS), *counts], strict=False)]
+    """``(accepted, of those that had the draft and accepted all before it)`` of each draft position."""
+    came = [[spec.accepted > place for spec in ROUNDS if spec.accepted >= place < spec.proposed] for place in range(3)]
+    return [(sum(right), len(right)) for right in came]
 
 
 def test_a_run_without_drafts_has_no_such_panel(view_page):
@@ -40,7 +40,7 @@ def test_acceptance_by_position_is_that_of_the_metrics_and_the_conditional_rate_
     said = view.page.locator(BARS).get_attribute("aria-label")
     rates = measure(TRACE).acceptance_per_position
     assert said.startswith(f"Acceptance by position, {len(ROUNDS)} rounds: ")
-    found = re.findall(r"draft (\d) (\d+) % of all(?:, (\d+) % given the one before)?", said)
+    found = re.findall(r"draft (\d) (\d+) % of all(?:, (\d+) % of those that came to it)?", said)
     assert [int(place) for place, _, _ in found] == [1, 2, 3]
     assert [int(share) for _, share, _ in found] == [pytest.approx(100 * rate, abs=0.51) for rate in rates]
     assert [int(given) for _, _, given in found[1:]] == [pytest.approx(100 * count / before, abs=0.51) for count, before in shares()[1:]]
@@ -53,7 +53,7 @@ def test_hovering_a_bar_gives_the_counts(view):
     (_, _), (count, before), _ = shares()
     lines = view.page.locator(".wb-tip").inner_text().split("\n")
     assert lines[0].startswith(f"draft 2: accepted in {count} of {len(ROUNDS)} rounds, ")
-    assert lines[1].startswith(f"of the {before} that accepted draft 1: ")
+    assert lines[1].startswith(f"of the {before} that came to it: ")
     assert lines[2] == f"proposed in {sum(spec.proposed > 1 for spec in ROUNDS)}"
 
 

@@ -15,7 +15,7 @@ from workbench.trace import Trace
 
 _BAR = "draft %{x}: %{y:.1%} of all rounds<br>accepted in %{customdata[0]:,} of %{customdata[1]:,} rounds, proposed in %{customdata[2]:,}"
 _TICK = "draft %{x}: %{y:.1%} of the rounds that got here"
-_TICK += "<br>accepted in %{customdata[0]:,} of the %{customdata[1]:,} that accepted all before it"
+_TICK += "<br>accepted in %{customdata[0]:,} of the %{customdata[1]:,} that had it and accepted all before it"
 _DOT = "step %{x:,}: %{y:.3~r}<br>%{customdata[0]:,} of %{customdata[1]:,} drafts accepted in %{customdata[2]:,} round(s)<extra></extra>"
 _CHOICE = "after step %{x:,}: %{customdata}<extra></extra>"
 _CELL = "%{y} of %{x} drafts accepted in %{text} round(s), %{z:.0%} of those with so many<extra></extra>"
@@ -34,8 +34,8 @@ def acceptance(trace: Any) -> Figure:
     """Acceptance by draft position, the mean acceptance length over the steps, and accepted drafts by draft length, as vLLM defines them.
 
     Left, x: position of the draft, from 1; y: share of rounds that accepted it, as a bar of all rounds with drafts (unconditional), as a
-    tick of those that accepted every draft before it (conditional).  Middle, x: step; y: mean acceptance length, 1 + accepted drafts /
-    rounds, of each step as dots and of all rounds so far as a line, which ends at ``run.metrics.mean_acceptance_length``; where the number
+    tick of those that had it and accepted every draft before it (conditional).  Middle, x: step; y: mean acceptance length, 1 + accepted
+    drafts / rounds, of each step as dots and of all rounds so far as a line, which ends at ``run.metrics.mean_acceptance_length``; where the number
     of drafts was chosen anew for each step, that too, with the reason on hover.  Right, x: drafts that a round proposed; y: how many of
     them it accepted; each cell counts rounds, coloured by their share of all rounds with so many drafts.
 
@@ -62,9 +62,11 @@ def acceptance(trace: Any) -> Figure:
 
 def positions(rounds: Sequence[SpecRound]) -> list[Position]:
     """Counts of every position that any of the rounds proposed."""
-    accepted = [sum(one.accepted > place for one in rounds) for place in range(max(one.proposed for one in rounds))]
-    reached = [len(rounds), *accepted]
-    return [Position(got, reached[place], sum(one.proposed > place for one in rounds)) for place, got in enumerate(accepted)]
+    found = []
+    for place in range(max(one.proposed for one in rounds)):
+        having = [one.accepted for one in rounds if one.proposed > place]
+        found.append(Position(sum(got > place for got in having), sum(got >= place for got in having), len(having)))
+    return found
 
 
 def _by_position(fig: Figure, found: Sequence[Position]) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 from statistics import median_low
 from typing import NamedTuple
 
@@ -24,7 +23,7 @@ class SpeculationMetrics(msgspec.Struct, frozen=True, kw_only=True):
 
     ``acceptance_rate``: accepted / proposed drafts.  ``mean_acceptance_length``: 1 + accepted / rounds.  ``acceptance_per_position``: share
     of the rounds in which at least that many drafts were accepted (unconditional); ``conditional_acceptance_per_position``: that of the
-    rounds that accepted every draft before it, ``None`` where none did.  Definitions: vLLM,
+    rounds that had it and accepted every draft before it, ``None`` where none did.  Definitions: vLLM,
     ``docs/features/speculative_decoding/acceptance_metrics.md``, and its ``SpecDecodingStats`` for what counts: every draft that was
     scheduled, a newcomer's placeholders too.
 
@@ -70,6 +69,7 @@ class SpeedUp(NamedTuple):
     missing: str = ""
 
 
+FEWEST_PLAIN_STEPS = 3  # of a size: the time of one or two says little
 COMPARE = "compare with a run without speculation"
 
 
@@ -129,10 +129,14 @@ def by_length(rounds: Iterable[SpecRound]) -> dict[int, tuple[int, ...]]:
 
 
 def conditional(rounds: Sequence[SpecRound]) -> tuple[float | None, ...]:
-    """For each position that was proposed, the share of the rounds that came so far in which it was accepted."""
+    """For each position that was proposed, the share of the rounds that came to it in which it was accepted.
+
+    A round comes to a draft that it has and before which all were accepted.  Where all rounds have as many drafts this is the quotient of
+    two unconditional rates; where their number changes, that quotient would count rounds that never had the draft as refusals.
+    """
     longest = max((one.proposed for one in rounds), default=0)
-    reached = [sum(one.accepted >= place for one in rounds if one.proposed) for place in range(longest + 1)]
-    return tuple(after / before if before else None for before, after in pairwise(reached))
+    came = [[one.accepted > place for one in rounds if one.accepted >= place < one.proposed] for place in range(longest)]
+    return tuple(sum(right) / len(right) if right else None for right in came)
 
 
 # -- speed-up ----------------------------------------------------------------------------------------------------------
@@ -153,7 +157,7 @@ def speed_up(records: Sequence[StepRecord]) -> SpeedUp:
     """Compare a run's verifying steps with its plain ones."""
     plain, verifying = _sorted_out(records)
     plain_ms = {size: median_low(times) for size, times in plain.items()}
-    compared = [step for step in verifying if plain_ms.get(step.size, 0) > 0]
+    compared = [step for step in verifying if len(plain.get(step.size, ())) >= FEWEST_PLAIN_STEPS and plain_ms[step.size] > 0]
     spent = math.fsum(step.step_ms + step.drafting_ms for step in compared)
     if not spent:
         return SpeedUp(missing=_missing(plain, verifying, any(map(counted, records))))
@@ -173,8 +177,11 @@ def _missing(plain: dict[int, list[float]], verifying: Sequence[_Verifying], ver
         return f"every step that verified drafts computed a prompt or padded a newcomer as well: {COMPARE}"
     if not plain:
         return f"no step without drafts in this run: {COMPARE}"
-    if not {step.size for step in verifying} & plain.keys():
+    most = max(len(plain.get(step.size, ())) for step in verifying)
+    if not most:
         return f"no step without drafts had as many requests as one that verified some: {COMPARE}"
+    if most < FEWEST_PLAIN_STEPS:
+        return f"fewer than {FEWEST_PLAIN_STEPS} steps without drafts had as many requests as those that verified some: {COMPARE}"
     return "the steps to compare took no time that could be measured"
 
 

@@ -55,7 +55,7 @@ TABLES = {
     "cells": _fields("block:u4 status:u1 owners content index hash order:i4"),
     "touches": _fields("block:u4 kind:u1 request:i4"),
     "tokens": _fields("request id:u4 origin:u1 logprob:f4 rank:u4 tops:u1"),
-    "rounds": _fields("request:u4 proposed accepted emitted drafted:u2 draft_ms verify_ms:f4"),
+    "rounds": _fields("request:u4 proposed accepted emitted:u2 draft_ms verify_ms:f4"),
     "tops": _fields("id:u4 logprob:f4"),
     "drafts": _fields("id:u4"),
 }

@@ -118,8 +118,7 @@ class Drafts:
         for spec in record.spec:
             name = spec.request_id
             known = () if name in record.admitted else self._open.get(name, ())[: spec.proposed]  # a newcomer's are placeholders
-            drafted = 0 if name in record.admitted else spec.proposed
-            rounds += (numbers[name], spec.proposed, spec.accepted, spec.emitted, drafted, spec.draft_ms, spec.verify_ms)
+            rounds += (numbers[name], spec.proposed, spec.accepted, spec.emitted, spec.draft_ms, spec.verify_ms)
             drafts += [token if token >= 0 else NO_TOKEN for token in known]
             drafts += [NO_TOKEN] * (spec.proposed - len(known))
         return rounds, drafts

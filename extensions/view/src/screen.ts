@@ -23,8 +23,8 @@ import type { Why } from "./wire.js";
 
 const ABOVE: readonly MakePanel[] = [header, controls, knobs];
 const COLUMNS: readonly (readonly MakePanel[])[] = [
-  [timeline, why, latency],
-  [blocks, text, speculation, load],
+  [timeline, why, latency, load],
+  [blocks, text, speculation],
 ];
 const SLOW_MS = 500; // between two pictures of a running engine, for those who want reduced motion
 

@@ -29,7 +29,7 @@ class SpeculationPanel implements Panel {
     this.#chips = new Chips(app);
     this.#yield = new Yield(app, signal);
     const bars = h("div", {}, this.#bars.el);
-    const rates = legend(span("", key("■", "wb-mark-round"), "of all rounds"), span("", key("━", ""), "of those that accepted the one before"));
+    const rates = legend(span("", key("■", "wb-mark-round"), "of all rounds"), span("", key("━", ""), "of those that came to it"));
     const yields = legend(span("", key("●", "wb-mark-round"), this.#dot), span("", key("━", ""), "mean so far"), this.#chosen);
     const over = h("h4", {}, span("", "tokens per round"), h("em", {}, "and what a step cost"));
     body.append(bars, rates, h("h4", {}, this.#step), this.#chips.el, over, this.#yield.el, yields);

@@ -1,4 +1,4 @@
-/** `Bars`: acceptance by draft position; a bar for the share of all rounds, a tick for the share of those that accepted the one before. */
+/** `Bars`: acceptance by draft position; a bar for the share of all rounds, a tick for the share of those that came to it. */
 
 import type { App } from "../app.js";
 import { Canvas } from "../canvas.js";
@@ -81,7 +81,7 @@ export class Bars {
     const at = acceptance?.positions[place];
     if (acceptance === undefined || at === undefined) return "";
     const all = `draft ${place + 1}: accepted in ${at.accepted} of ${acceptance.rounds} rounds, ${percent(at.accepted / acceptance.rounds)}`;
-    const given = `of the ${at.reached} that accepted draft ${place}: ${at.reached > 0 ? percent(at.accepted / at.reached) : "–"}`;
+    const given = `of the ${at.reached} that came to it: ${at.reached > 0 ? percent(at.accepted / at.reached) : "–"}`;
     return [all, ...(place > 0 ? [given] : []), `proposed in ${at.proposed}`].join("\n");
   }
 }
@@ -90,6 +90,6 @@ const height = (share: number): number => TOP + (1 - share) * (HEIGHT - TOP - BO
 
 function words(at: AtPosition, place: number, all: readonly AtPosition[]): string {
   const rounds = all[0]!.reached;
-  const given = place > 0 && at.reached > 0 ? `, ${percent(at.accepted / at.reached)} given the one before` : "";
+  const given = place > 0 && at.reached > 0 ? `, ${percent(at.accepted / at.reached)} of those that came to it` : "";
   return `draft ${place + 1} ${percent(at.accepted / rounds)} of all${given}`;
 }

@@ -1,7 +1,7 @@
 /** Speculation of a run, read from its tape: acceptance by draft position, rounds of a step, and what rounds gave over time.
  *
- * Definitions are those of `workbench.metrics`: rounds without drafts, or with placeholders for them, do not count; the unconditional rate of a position is the
- * share of all rounds in which that draft was accepted, the conditional one the share of those in which the one before it was.
+ * Definitions are those of `workbench.metrics`: rounds without drafts do not count, those with placeholders do; the unconditional rate of a position is the share
+ * of all rounds in which that draft was accepted, the conditional one the share of those that came to it: that had it, and accepted all before it.
  */
 
 import { Following, Growing, once } from "../follow.js";
@@ -9,7 +9,7 @@ import { ORIGINS, type Tape } from "../tape.js";
 
 export interface AtPosition {
   readonly proposed: number; // rounds that proposed so many drafts
-  readonly reached: number; // rounds in which all drafts before it were accepted
+  readonly reached: number; // of these, rounds in which all drafts before it were accepted
   readonly accepted: number;
 }
 
@@ -26,6 +26,7 @@ class Counted implements Acceptance {
   readonly #following: Following;
   #proposed: number[] = []; // rounds by the number of drafts proposed, accepted
   #accepted: number[] = [];
+  #whole: number[] = []; // rounds that accepted so many drafts, which were all
   #rounds = new Growing(new Float64Array(256));
   #emitted = new Growing(new Float64Array(256));
   rounds = 0;
@@ -52,6 +53,7 @@ class Counted implements Acceptance {
   cut(): number {
     this.#proposed = [];
     this.#accepted = [];
+    this.#whole = [];
     this.rounds = this.accepted = 0;
     for (const column of [this.#rounds, this.#emitted]) {
       column.length = 0;
@@ -61,7 +63,7 @@ class Counted implements Acceptance {
   }
 
   take(position: number): void {
-    const [proposed, accepted, emitted] = ["drafted", "accepted", "emitted"].map((name) => this.tape.column(`rounds.${name}`));
+    const [proposed, accepted, emitted] = ["proposed", "accepted", "emitted"].map((name) => this.tape.column(`rounds.${name}`));
     const [first, end] = this.tape.rows("rounds", position);
     let [rounds, tokens] = [this.roundsBefore[position]!, this.emittedBefore[position]!];
     for (let row = first; row < end; row++) {
@@ -78,16 +80,18 @@ class Counted implements Acceptance {
     while (this.#proposed.length <= proposed) {
       this.#proposed.push(0);
       this.#accepted.push(0);
+      this.#whole.push(0);
     }
     this.#proposed[proposed]! += 1;
     this.#accepted[accepted]! += 1;
+    if (accepted === proposed) this.#whole[accepted]! += 1;
     this.rounds += 1;
     this.accepted += accepted;
   }
 
   #at(place: number): AtPosition {
     const from = (counts: readonly number[], least: number): number => counts.slice(least).reduce((sum, one) => sum + one, 0);
-    return { proposed: from(this.#proposed, place + 1), reached: from(this.#accepted, place), accepted: from(this.#accepted, place + 1) };
+    return { proposed: from(this.#proposed, place + 1), reached: from(this.#accepted, place) - this.#whole[place]!, accepted: from(this.#accepted, place + 1) };
   }
 }
 
