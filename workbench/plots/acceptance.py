@@ -35,9 +35,9 @@ def acceptance(trace: Any) -> Figure:
 
     Left, x: position of the draft, from 1; y: share of rounds that accepted it, as a bar of all rounds with drafts (unconditional), as a
     tick of those that had it and accepted every draft before it (conditional).  Middle, x: step; y: mean acceptance length, 1 + accepted
-    drafts / rounds, of each step as dots and of all rounds so far as a line, which ends at ``run.metrics.mean_acceptance_length``; where the number
-    of drafts was chosen anew for each step, that too, with the reason on hover.  Right, x: drafts that a round proposed; y: how many of
-    them it accepted; each cell counts rounds, coloured by their share of all rounds with so many drafts.
+    drafts / rounds, of each step as dots and of all rounds so far as a line, which ends at ``run.metrics.mean_acceptance_length``; where
+    the number of drafts was chosen anew for each step, that too, with the reason on hover.  Right, x: drafts that a round proposed; y: how
+    many of them it accepted; each cell counts rounds, coloured by their share of all rounds with so many drafts.
 
     The title tells the speed-up measured against plain steps of the same run, and the one that the acceptance predicts, or why there is
     none to tell.  Placeholders of newcomers count as drafts, as they do in vLLM.
