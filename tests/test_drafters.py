@@ -25,6 +25,7 @@ from workbench.models.fingerprint import weights_fingerprint
 from workbench.models.kernels import TorchKernels
 from workbench.models.linear import plain
 from workbench.models.loading import load_folder
+from workbench.models.native import NativeKernels
 from workbench.models.paths import Path as ExecutionPath
 from workbench.models.quantised import GROUP, KINDS, Int8, has_kernels, rounded
 from workbench.plan import PlanRow, StepPlan
@@ -458,6 +459,29 @@ def test_kernels_for_rounded_weights_give_what_the_widened_weights_give(bits, ha
     assert not torch.equal(found, expected)  # another way of computing it
     assert found.dtype == torch.float32
     assert tiny_models.relative_error(found, expected) < 2e-2
+
+
+@pytest.mark.parametrize(("drafts", "block_size", "num_blocks"), [(1, 4, 40), (4, 4, 40), (6, 16, 12), (3, 1, 60), (5, 4, 16)])
+def test_drafting_in_one_compiled_call_is_what_its_operations_give_one_by_one(drafts, block_size, num_blocks, tmp_path, monkeypatch):
+    wide_heads = {"tie_word_embeddings": True, "hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
+    monkeypatch.setitem(tiny_models.VARIANTS, "tied wide heads", ("llama", wide_heads))
+    folder = tiny_models.save("tied wide heads", tmp_path)
+    write_tokenizer(folder)
+    target = load_folder(folder, dtype="bfloat16", device="cpu")
+    if not isinstance(target.path.kernels, NativeKernels):
+        pytest.skip("no C compiler here")
+    method = f"eagle:{write_head(tmp_path / 'wide.eagle.safetensors', target)}"
+    proposed = []
+    for in_one_call in (True, False):
+        engine = engine_of(target, method, drafts, block_size=block_size, num_blocks=num_blocks)
+        assert engine.runner.drafter.compiled is not None
+        if not in_one_call:
+            engine.runner.drafter.compiled = None
+        proposed.append([record.proposed for record in to_the_end(engine).trace.records])
+        assert not any(record.draft_problem for record in engine.trace.records)
+    assert proposed[0] == proposed[1]
+    assert max(len(one.token_ids) for some in proposed[0] for one in some) == drafts
+    assert drafts == 1 or {len(one.token_ids) for some in proposed[0] for one in some} >= {1, drafts}  # rows of unlike lengths
 
 
 def test_a_head_in_int8_is_read_as_the_values_that_it_stands_for(head, target, tmp_path):

@@ -27,7 +27,8 @@ from workbench.models.fingerprint import weights_fingerprint
 from workbench.models.kernels import Kernels
 from workbench.models.llama import Linear
 from workbench.models.loading import LoadedModel
-from workbench.models.native import NativeKernels
+from workbench.models.native import NativeKernels, NativeLinear
+from workbench.models.native_draft import NativeDraft
 from workbench.models.quantised import Int8, rounded
 
 HEADS = Path(__file__).with_name("heads")
@@ -78,6 +79,15 @@ class EagleHead(NamedTuple):
         normed = kernels.add_rms_norm(hidden, self.output(attended.index_select(0, step.logits_rows)), self.ffn_norm, eps)
         normed = kernels.add_rms_norm(hidden, self.down(kernels.silu_mul(self.gate_up(normed))), self.norm, eps)
         return hidden, self.head(normed)
+
+
+def compiled_drafting(head: EagleHead) -> NativeDraft | None:
+    """Drafts one after the other in one call, where the whole head runs on compiled kernels."""
+    linears = {name: getattr(head, name) for name in ("qkv", "output", "gate_up", "down", "head")}
+    if not isinstance(head.kernels, NativeKernels) or not all(isinstance(linear, NativeLinear) for linear in linears.values()):
+        return None
+    norms = {name: getattr(head, name) for name in ("embed_norm", "feature_norm", "ffn_norm", "norm")}
+    return NativeDraft(head.kernels, head.config, linears, norms, head.embedding, head.draft_ids)
 
 
 def own_head(name: str) -> Path:

@@ -385,3 +385,5 @@ void wb_attend(float *qkv, const float *q_norm, const float *k_norm, int32_t rot
     run_pieces(some_stores, &job, (s->tokens + AT_ONCE - 1) / AT_ONCE, s->threads);
     run_pieces(one_head, &job, s->tokens * s->kv_heads, s->threads);
 }
+
+#include "native_draft.h"

@@ -29,12 +29,14 @@ from workbench.models.config import ModelConfig
 from workbench.models.llama import Linear
 
 SOURCE = Path(__file__).with_name("native.c")
-HEADER = SOURCE.with_name("native_pool.h")
+HEADERS = tuple(SOURCE.with_name(name) for name in ("native_pool.h", "native_draft.h"))
 LANES = 8  # attention and silu work on this many numbers at once, so sizes must be its multiples
 _COMPILE_SECONDS = 60
 
 
-class _Step(ctypes.Structure):
+class Step(ctypes.Structure):
+    """``Step`` of ``native.c``: the rows of one pass, and where their keys and values stand."""
+
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("heads", "kv_heads", "dim", "block_size", "tokens", "side")),
         *((name, ctypes.c_void_p) for name in ("slots", "positions", "table_begins", "tables", "cosines", "sines")),
@@ -48,7 +50,7 @@ class NativeStep(NamedTuple):
 
     input_ids: Tensor
     logits_rows: Tensor
-    struct: _Step
+    struct: Step
     keep: tuple[Tensor, ...]
 
 
@@ -83,7 +85,8 @@ def _fingerprint(command: list[str]) -> str:
     cpu = Path("/proc/cpuinfo")
     features = [line for line in cpu.read_text().splitlines() if line.startswith(("flags", "Features"))][:1] if cpu.exists() else []
     version = subprocess.run([command[0], "--version"], capture_output=True, timeout=_COMPILE_SECONDS, check=False).stdout
-    parts = (SOURCE.read_bytes(), HEADER.read_bytes(), version, *(text.encode() for text in (*command, platform.machine(), *features)))
+    sources = [file.read_bytes() for file in (SOURCE, *HEADERS)]
+    parts = (*sources, version, *(text.encode() for text in (*command, platform.machine(), *features)))
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
@@ -103,12 +106,15 @@ def _declared(lib: ctypes.CDLL) -> ctypes.CDLL:
         "wb_linear": (pointer, pointer, pointer, pointer, pointer, long, long, long, integer),
         "wb_add_rms_norm": (pointer, pointer, pointer, pointer, long, long, real, integer),
         "wb_silu_mul": (pointer, pointer, long, long, integer),
-        "wb_attend": (pointer, pointer, pointer, integer, pointer, pointer, ctypes.POINTER(_Step)),
+        "wb_draft_room": (pointer, long),
+        "wb_draft": (pointer, long, pointer, pointer, pointer, pointer, pointer, ctypes.POINTER(Step)),
+        "wb_attend": (pointer, pointer, pointer, integer, pointer, pointer, ctypes.POINTER(Step)),
     }
     for name, arguments in signatures.items():
         function = getattr(lib, name)
         function.argtypes, function.restype = arguments, None
     lib.wb_panel.restype = ctypes.c_int32
+    lib.wb_draft_room.restype = long
     return lib
 
 
@@ -145,13 +151,13 @@ class NativeLinear:
         self.outputs, self.inputs = outputs, inputs
         self._packed = packed
         self._scale, self._bias = (None if each is None else torch.nn.functional.pad(each.float(), (0, padding)) for each in (scale, bias))
-        self._addresses = (packed.data_ptr(), *(None if each is None else each.data_ptr() for each in (self._scale, self._bias)))
+        self.addresses = (packed.data_ptr(), *(None if each is None else each.data_ptr() for each in (self._scale, self._bias)))
         self._run = lib.wb_linear
 
     def __call__(self, inputs: Tensor) -> Tensor:
         rows = inputs.shape[0]
         outputs = torch.empty(rows, self.outputs)
-        self._run(inputs.data_ptr(), *self._addresses, outputs.data_ptr(), rows, self.inputs, self.outputs, torch.get_num_threads())
+        self._run(inputs.data_ptr(), *self.addresses, outputs.data_ptr(), rows, self.inputs, self.outputs, torch.get_num_threads())
         return outputs
 
 
@@ -159,27 +165,27 @@ class NativeKernels:
     """The operations of :class:`~workbench.models.kernels.Kernels` in C: float32 activations, bf16 KV cache, no key copied."""
 
     def __init__(self, lib: ctypes.CDLL) -> None:
-        self._lib, self._arena = lib, _Arena()
+        self.library, self._arena = lib, _Arena()
 
     def make_linear(self, weights: Sequence[Tensor], bias: Tensor | None) -> Linear:
         """A projection for bf16 ``weights``, stacked along their outputs."""
-        panel, inputs = self._lib.wb_panel(), weights[0].shape[1]
+        panel, inputs = self.library.wb_panel(), weights[0].shape[1]
         outputs = sum(len(weight) for weight in weights)
         packed = self._arena.take((outputs + -outputs % panel) * inputs)
         first = 0
         for weight in weights:
             source = weight.contiguous()
-            self._lib.wb_pack(source.data_ptr(), packed.data_ptr(), first, *source.shape, torch.get_num_threads())
+            self.library.wb_pack(source.data_ptr(), packed.data_ptr(), first, *source.shape, torch.get_num_threads())
             first += len(source)
-        return NativeLinear(self._lib, packed, None, bias, outputs, inputs)
+        return NativeLinear(self.library, packed, None, bias, outputs, inputs)
 
     def make_int8_linear(self, q: Tensor, scale: Tensor, bias: Tensor | None) -> Linear:
         """A projection for weights ``q * scale``: int8 ``[outputs, inputs]``, and a factor for each output."""
-        panel, (outputs, inputs) = self._lib.wb_panel(), q.shape
+        panel, (outputs, inputs) = self.library.wb_panel(), q.shape
         rows = torch.nn.functional.pad(q, (0, 0, 0, -outputs % panel)).view(-1, panel, inputs)
         packed = self._arena.take(rows.numel() // 2).view(torch.int8)
         packed.view(-1, inputs, panel).copy_(rows.transpose(1, 2))
-        return NativeLinear(self._lib, packed, scale, bias, outputs, inputs)
+        return NativeLinear(self.library, packed, scale, bias, outputs, inputs)
 
     def prepare(self, batch: FlatBatch, config: ModelConfig) -> NativeStep:
         angles = np.multiply.outer(batch.position_ids.astype(np.float32), np.array(config.rope_inv_freq, np.float32))
@@ -193,13 +199,14 @@ class NativeKernels:
             turns.sin().mul_(config.rope_scaling),
         )
         sizes = (config.num_heads, config.num_kv_heads, config.head_dim, batch.block_size, len(batch.input_ids), 0)
-        struct = _Step(*sizes, *(array.data_ptr() for array in arrays), config.rms_norm_eps, torch.get_num_threads())
+        struct = Step(*sizes, *(array.data_ptr() for array in arrays), config.rms_norm_eps, torch.get_num_threads())
         return NativeStep(torch.from_numpy(batch.input_ids), torch.from_numpy(batch.logits_rows), struct, arrays)
 
     def add_rms_norm(self, hidden: Tensor, delta: Tensor | None, weight: Tensor, eps: float) -> Tensor:
         out = torch.empty_like(hidden)
         added = None if delta is None else delta.data_ptr()
-        self._lib.wb_add_rms_norm(hidden.data_ptr(), added, weight.data_ptr(), out.data_ptr(), *hidden.shape, eps, torch.get_num_threads())
+        addresses = (hidden.data_ptr(), added, weight.data_ptr(), out.data_ptr())
+        self.library.wb_add_rms_norm(*addresses, *hidden.shape, eps, torch.get_num_threads())
         return out
 
     def attend(self, qkv: Tensor, norms: tuple[Tensor, Tensor] | None, rotate: bool, kv: Tensor, step: NativeStep) -> Tensor:
@@ -207,11 +214,11 @@ class NativeKernels:
         struct.side = kv.stride(0)
         out = torch.empty(struct.tokens, struct.heads * struct.dim)
         query_norm, key_norm = (None, None) if norms is None else (norm.data_ptr() for norm in norms)
-        self._lib.wb_attend(qkv.data_ptr(), query_norm, key_norm, rotate, kv.data_ptr(), out.data_ptr(), struct)
+        self.library.wb_attend(qkv.data_ptr(), query_norm, key_norm, rotate, kv.data_ptr(), out.data_ptr(), struct)
         return out
 
     def silu_mul(self, gate_up: Tensor) -> Tensor:
         rows, both = gate_up.shape
         out = torch.empty(rows, both // 2)
-        self._lib.wb_silu_mul(gate_up.data_ptr(), out.data_ptr(), rows, both // 2, torch.get_num_threads())
+        self.library.wb_silu_mul(gate_up.data_ptr(), out.data_ptr(), rows, both // 2, torch.get_num_threads())
         return out

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from workbench.models.batch import FlatBatch
-from workbench.models.eagle import EagleHead
+from workbench.models.eagle import EagleHead, compiled_drafting
 from workbench.models.loading import LoadedModel
+from workbench.models.native_draft import Link, NativeDraft
 from workbench.runners.drafters.base import Chain, DraftRow, Stepped, batch_of
 from workbench.runners.drafting import Grown
 from workbench.runners.kv_tensors import empty_blocks
@@ -29,6 +30,7 @@ class EagleDrafter:
     def __init__(self, head: EagleHead, target: LoadedModel, kv: list[Tensor] | None = None) -> None:
         self.head, self.target = head, target
         self.taps = head.taps
+        self.compiled = compiled_drafting(head)
         self.kv = kv or []
         config = target.config
         self.kv_bytes_per_token = 2 * config.num_kv_heads * config.head_dim * target.path.dtype.itemsize
@@ -44,8 +46,10 @@ class EagleDrafter:
         read = [DraftRow(row.row.start, row.row.start + row.num_read, _following(row), row.row.block_ids) for row in rows]
         batch = batch_of(read, after.block_size, [row.limit > 0 for row in rows])
         hidden, token_ids = self._run(batch, self.head.features(_of_read(rows, after)))
-        living = [index for index, row in enumerate(rows) if row.limit]
-        drafts = Chain(rows, [row.end - 1 for row in read], after.block_size)
+        living, ends = [index for index, row in enumerate(rows) if row.limit], [row.end - 1 for row in read]
+        if self.compiled is not None:
+            return _at_once(self.compiled, rows, ends, living, token_ids, hidden, self.kv[0])
+        drafts = Chain(rows, ends, after.block_size)
 
         def go_on(batch: FlatBatch, going: list[int]) -> list[int]:
             nonlocal hidden
@@ -57,6 +61,28 @@ class EagleDrafter:
     def _run(self, batch: FlatBatch, features: Tensor) -> tuple[Tensor, list[int]]:
         hidden, scores = self.head.run(batch, features, self.kv[0])
         return hidden, self.head.draft_ids[scores.argmax(dim=-1)].tolist()
+
+
+def _at_once(
+    compiled: NativeDraft,
+    rows: Sequence[Grown],
+    ends: Sequence[int],
+    living: Sequence[int],
+    first: Sequence[int],
+    hidden: Tensor,
+    kv: Tensor,
+) -> list[list[int]]:
+    """What :meth:`Chain.run` gives after the ``first`` drafts, in one call."""
+    drafts: list[list[int]] = [[] for _ in rows]
+    links = []
+    for index, token in zip(living, first, strict=True):
+        row, room = rows[index], len(rows[index].row.block_ids) * kv.shape[2] - 1 - ends[index]
+        drafts[index].append(token)
+        links.append(Link(token, ends[index] + 1, min(row.limit - 1, room), row.row.block_ids))
+    order = sorted([place for place, link in enumerate(links) if link.passes > 0], key=lambda place: -links[place].passes)
+    for place, more in zip(order, compiled.run([links[place] for place in order], hidden[order], kv), strict=True):
+        drafts[living[place]] += more
+    return drafts
 
 
 def _following(row: Grown) -> list[int]:
