@@ -12,21 +12,21 @@ name      rounding                                                              
 
 How they run depends on the target's path:
 
+* On compiled kernels int8 weights are read as they are: for SmolLM2-135M, whose projections have 106 million weights, 106 MB beside the target.
 * Where the target runs on torch's float32 arithmetic, on x86 with AVX2 or AVX-512, ``_weight_int8pack_mm`` and
-  ``_weight_int4pack_mm_for_cpu`` read the rounded weights as they are.  They get bf16 activations, as torch has only scalar code for
-  others.  For SmolLM2-135M, whose projections have 106 million weights, that takes 106 MB or 66 MB beside the target.
-* Everywhere else (compiled kernels, bf16 units, CUDA), and for sizes that those two do not take, the rounded values are widened again and
-  run as the target does, in as many bytes as it takes: 212 MB for SmolLM2 on compiled kernels.  The drafts are those of the rounded
-  weights, but cost what the target's own steps cost: they show what rounding does, and save no time.
+  ``_weight_int4pack_mm_for_cpu`` read the rounded weights as they are (106 MB or 66 MB).  They get bf16 activations, as torch has only
+  scalar code for others.
+* Everywhere else (int4 on compiled kernels, bf16 units without them, CUDA), and for sizes that torch's two do not take, the rounded values
+  are widened again and run as the target does, in as many bytes as it takes: 212 MB for SmolLM2 on compiled kernels.  The drafts are those
+  of the rounded weights, but cost what the target's own steps cost: they show what rounding does, and save no time.
 
-Time of a draft as a multiple of a target step's, SmolLM2 on two idle AVX2 cores, each kind in turn after a target step in one process:
+Time of a draft as a multiple of a target step's, SmolLM2 on two AVX2 cores, each kind in turn after a target step in one process:
 
 ===============================  ===  ==========  ==========  ==========
 rows                             1    2           4           8
 ===============================  ===  ==========  ==========  ==========
-compiled kernels, widened        1.0  1.0         1.0 to 1.1  1.0
-compiled kernels, torch's int8   1.4  1.5         1.4         1.8
-compiled kernels, torch's int4   1.3  1.4         1.4         1.7
+compiled kernels, int8           0.7  0.8         0.9         0.9
+compiled kernels, int4 widened   1.0  1.0         1.0         1.0
 torch float32, widened           1.0  0.9 to 1.0  1.0         0.9 to 1.0
 torch float32, torch's int8      0.8  0.5         0.6         0.7
 torch float32, torch's int4      0.7  0.5         0.6         0.6
