@@ -12,7 +12,8 @@ name      rounding                                                              
 
 How they run depends on the target's path:
 
-* On compiled kernels int8 weights are read as they are: for SmolLM2-135M, whose projections have 106 million weights, 106 MB beside the target.
+* On compiled kernels int8 weights are read as they are: for SmolLM2-135M, whose projections have 106 million weights, that takes 106 MB
+  beside the target.
 * Where the target runs on torch's float32 arithmetic, on x86 with AVX2 or AVX-512, ``_weight_int8pack_mm`` and
   ``_weight_int4pack_mm_for_cpu`` read the rounded weights as they are (106 MB or 66 MB).  They get bf16 activations, as torch has only
   scalar code for others.
