@@ -47,7 +47,7 @@ export class Model {
     if (content.kind === "reply") this.link?.take(content);
     else if (content.kind === "frame") this.#frame(content, buffers);
     else if (content.kind === "parted") this.#parted(content);
-    else if (content.kind === "result") store(source, content);
+    else if (content.kind === "result") store(source.widget_manager?.context?.model, content);
   }
 
   /** A frame is taken in if it is the next one, or a snapshot for us; anything else that is newer shows that one was lost. */

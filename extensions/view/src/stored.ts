@@ -6,8 +6,6 @@
  * itself puts the result in the place.  Front ends whose notebook is not within reach leave the view where it is.
  */
 
-import type { AnyModel } from "./link.js";
-
 const VIEW = "application/vnd.jupyter.widget-view+json";
 
 export interface Stored {
@@ -28,8 +26,8 @@ interface Outputs {
 }
 
 /** Put the result into every output that shows the view; none where the kernel has replaced it. */
-export function store({ widget_manager: manager }: AnyModel, { view, data }: Stored): void {
-  for (const { outputs } of manager?.context?.model.cells ?? []) {
+export function store(notebook: Notebook | undefined, { view, data }: Stored): void {
+  for (const { outputs } of notebook?.cells ?? []) {
     for (let place = 0; place < (outputs?.length ?? 0); place++) {
       const shown = outputs!.get(place).data[VIEW] as { readonly model_id: string } | undefined;
       if (shown?.model_id === view) outputs!.set(place, { output_type: "display_data", data, metadata: {} });
