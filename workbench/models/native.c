@@ -214,6 +214,11 @@ INLINE float rms_scale(const float *x, int64_t size, float eps) {
     return 1.0f / sqrtf((sum_of(squares) + rest) / size + eps);
 }
 
+INLINE void normalise(const float *x, const float *weight, float *y, int64_t size, float eps) {
+    float scale = rms_scale(x, size, eps);
+    for (int64_t i = 0; i < size; i++) y[i] = x[i] * scale * weight[i];
+}
+
 typedef struct {
     float *x, *y;
     const float *other;
@@ -229,8 +234,7 @@ static void some_norms(const void *job, int64_t piece) {
     for (int64_t row = piece * AT_ONCE; row < end_of(r, piece); row++) {
         float *x = r->x + row * r->size, *y = r->y + row * r->size;
         for (int64_t i = 0; r->other && i < r->size; i++) x[i] += r->other[row * r->size + i];
-        float scale = rms_scale(x, r->size, r->eps);
-        for (int64_t i = 0; i < r->size; i++) y[i] = x[i] * scale * r->weight[i];
+        normalise(x, r->weight, y, r->size, r->eps);
     }
 }
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -143,6 +144,12 @@ class _Arena:
         return taken
 
 
+def rotations(positions: npt.NDArray[np.int64], config: ModelConfig) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of RoPE, ``[*positions.shape, head_dim / 2]`` each."""
+    angles = torch.from_numpy(np.multiply.outer(positions.astype(np.float32), np.array(config.rope_inv_freq, np.float32)))
+    return angles.cos().mul_(config.rope_scaling), angles.sin().mul_(config.rope_scaling)
+
+
 class NativeLinear:
     """A projection with weights packed in panels for ``wb_linear`` (see there for the layout): int8 if there are scales, else bf16."""
 
@@ -188,15 +195,12 @@ class NativeKernels:
         return NativeLinear(self.library, packed, scale, bias, outputs, inputs)
 
     def prepare(self, batch: FlatBatch, config: ModelConfig) -> NativeStep:
-        angles = np.multiply.outer(batch.position_ids.astype(np.float32), np.array(config.rope_inv_freq, np.float32))
-        turns = torch.from_numpy(angles)
         arrays = (
             torch.from_numpy(batch.slots),
             torch.from_numpy(batch.position_ids),
             torch.from_numpy(np.repeat(batch.block_indices_begins[:-1], np.diff(batch.subsequence_begins))),
             torch.from_numpy(batch.block_indices),
-            turns.cos().mul_(config.rope_scaling),
-            turns.sin().mul_(config.rope_scaling),
+            *rotations(batch.position_ids, config),
         )
         sizes = (config.num_heads, config.num_kv_heads, config.head_dim, batch.block_size, len(batch.input_ids), 0)
         struct = Step(*sizes, *(array.data_ptr() for array in arrays), config.rms_norm_eps, torch.get_num_threads())

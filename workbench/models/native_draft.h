@@ -20,11 +20,6 @@ static void apply(const Matrix *m, const float *x, float *y, int64_t rows, int32
     wb_linear(x, m->packed, m->scale, 0, y, rows, m->inputs, m->outputs, threads);
 }
 
-static void normalise(const float *x, const float *weight, float *y, int64_t size, float eps) {
-    float scale = rms_scale(x, size, eps);
-    for (int64_t i = 0; i < size; i++) y[i] = x[i] * scale * weight[i];
-}
-
 static int64_t likeliest(const float *scores, int64_t count) {
     int64_t best = 0;
     for (int64_t i = 1; i < count; i++)

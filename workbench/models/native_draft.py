@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from workbench.models.config import ModelConfig
-from workbench.models.native import NativeKernels, NativeLinear, Step
+from workbench.models.native import NativeKernels, NativeLinear, Step, rotations
 
 
 class _Matrix(ctypes.Structure):
@@ -95,8 +95,7 @@ class NativeDraft:
         tables = np.array([block for link in links for block in link.block_ids], np.int64)
         blocks = np.minimum(positions // block_size, np.array(widths) - 1)
         slots = tables[begins + blocks] * block_size + positions % block_size
-        angles = torch.from_numpy(np.multiply.outer(positions.astype(np.float32), np.array(config.rope_inv_freq, np.float32)))
-        cosines, sines = angles.cos().mul_(config.rope_scaling), angles.sin().mul_(config.rope_scaling)
+        cosines, sines = rotations(positions, config)
         arrays = (slots, positions, begins, tables)
         sizes = (config.num_heads, config.num_kv_heads, config.head_dim, block_size, len(links), kv.stride(0))
         addresses = (*(array.ctypes.data for array in arrays), cosines.data_ptr(), sines.data_ptr())
