@@ -16,12 +16,13 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from training.data import Batches, Texts
+from training.data import Batches, Texts, without_loops
 from training.eagle import Project, parse
 from training.evaluate import rounds
+from training.export import export_head, exported
 from training.generate import Chat, Limits, Sequence, Task, Writer, write_all
 from training.head import MATRICES, Chain, Drafter, Head, attend_chain, shifted
-from training.loops import without_loops
+from training.loops import closed, kept
 from training.settings import Settings
 from training.target import Shape, from_weights, load_target, rotary, rotate
 from training.train import DraftLoss, draft_chunk, target_labels
@@ -128,7 +129,26 @@ def test_greedy_generation_is_that_of_a_naive_loop(target):
         assert row == [74, 80] if kind == 4 else row[:5] == [1, 50, 51, 70 + kind, 80] and row[-3:] == [2, 60, 61] and len(row) <= 15
         while len(row) < answer_start + 14 and (len(row) == answer_start or row[-1] != 2):
             row.append(int((target.forward(torch.tensor([row]), (0,))[1][0, -1] @ target.head.T).argmax()))
-        assert tokens.tolist() == row
+        end = int(kept(torch.tensor([row[answer_start:]])))  # an answer may be ended from there on
+        assert len(tokens) == len(row) or len(tokens) >= answer_start + end
+        assert tokens.tolist() == row[: len(tokens)]
+
+
+def test_an_answer_that_goes_round_is_ended_and_its_slot_writes_the_next(target):
+    chat, limits = Chat([1, 50, 51], [2, 60, 61], 2, [0, 1]), Limits(user_end=12, answer=120, min_p=0.02, user_temperature=1.0)
+    writer, written = Writer(target, chat, limits, slots=2, seed=5), []
+    tasks = [Task(kind, [70 + kind, 80], 2, 0.0, raw=False) for kind in range(5)]
+
+    def next_tasks(count):
+        taken, tasks[:count] = tasks[:count], []
+        return taken
+
+    write_all(writer, next_tasks, written.extend, seconds=60, steps_between=4)
+    assert len(written) == 5
+    assert min(len(tokens) - start for _, _, tokens, start in written) < 60  # the little model does go round
+    for _, _, tokens, start in written:
+        end = start + int(kept(torch.from_numpy(tokens[start:].astype(np.int64))[None]))
+        assert len(tokens) < end + 5 or tokens[-1] == 2
 
 
 def test_attention_of_a_pass_is_that_of_a_growing_key_list():
@@ -310,4 +330,28 @@ def test_an_answer_is_cut_where_it_begins_to_go_round():
     sequences = [Sequence(0, 0.0, np.array([5, 5, *said], np.uint16), 2) for said in answers]
     cut = without_loops(Texts.of(sequences), torch.device("cpu"))
     assert [int(length) - 2 for length in cut.lengths] == [naive(said) for said in answers]
+    for said in answers:
+        row, ends = torch.tensor([[5, 5, *said]]), torch.arange(2, 3 + len(said))
+        first = closed(row.expand(len(ends), -1), torch.full_like(ends, 2), ends).int().argmax().item()
+        assert (first or len(said)) == naive(said)
     assert all(sequence.tokens[: len(cut.sequence(i))].tolist() == cut.sequence(i).tolist() for i, sequence in enumerate(sequences))
+
+
+def test_a_larger_head_that_begins_with_a_smaller_one_says_the_same(target, tmp_path):
+    small, file = Head(SHAPE, 2, 24, target.norm, seed=3), tmp_path / "small.safetensors"
+    small.round_()
+    export_head(file, small, target, torch.arange(64), Settings(taps=(0, 2)), {"steps": 7})
+    weights, taps, facts = exported(file)
+    assert (taps, facts["steps"]) == ((0, 2), "7")
+    large = Head(SHAPE, 3, 48, target.norm, seed=4)
+    large.go_on_from_(weights, taps, (0, 1, 2))
+    tokens = torch.randint(3, 200, (2, 9), generator=torch.Generator().manual_seed(2))
+
+    def said(head, own_taps):
+        drafter = Drafter(head, target, torch.float32)
+        return drafter.normed(drafter.advance(shifted(tokens, 1), drafter.features(target.forward(tokens, own_taps)[0])))
+
+    with torch.no_grad():
+        torch.testing.assert_close(said(large, (0, 1, 2)), said(small, taps), atol=2e-2, rtol=2e-2)
+        with pytest.raises(SystemExit, match="does not fit"):
+            large.go_on_from_(weights, taps, (0, 1, 3))

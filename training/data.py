@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from training.generate import Sequence
+from training.loops import kept
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,29 @@ class Texts:
         return Texts.of(
             [Sequence(int(self.kinds[i]), float(self.temperatures[i]), self.sequence(i), int(self.answer_starts[i])) for i in indices]
         )
+
+
+def without_loops(texts: Texts, device: torch.device, rows: int = 8192) -> Texts:
+    """The same texts, each cut where its answer begins to go round; ``rows`` are looked at together."""
+    ends = np.concatenate([_ends(texts, np.arange(first, min(first + rows, len(texts))), device) for first in range(0, len(texts), rows)])
+    return Texts.of(
+        [
+            Sequence(int(kind), float(temperature), texts.tokens[first:end], int(start))
+            for kind, temperature, first, end, start in zip(
+                texts.kinds, texts.temperatures, texts.offsets, texts.offsets[:-1] + ends, texts.answer_starts, strict=False
+            )
+        ]
+    )
+
+
+def _ends(texts: Texts, indices: np.ndarray, device: torch.device) -> np.ndarray:
+    lengths, starts = texts.lengths[indices], texts.answer_starts[indices]
+    width = int((lengths - starts).max())
+    answers = torch.arange(width).neg_().sub_(1).repeat(len(indices), 1)  # no two of these are equal: nothing repeats outside an answer
+    for row, index in enumerate(indices):
+        said = texts.sequence(index)[starts[row] :]
+        answers[row, : len(said)] = torch.from_numpy(said.astype(np.int64))
+    return np.minimum(starts + kept(answers.to(device)).cpu().numpy(), lengths)
 
 
 class Batch(NamedTuple):

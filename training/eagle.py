@@ -21,12 +21,11 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from training.data import Batches, Texts
+from training.data import Batches, Texts, without_loops
 from training.evaluate import acceptance, line, table
-from training.export import card, export_head
+from training.export import card, export_head, exported
 from training.generate import Chat, Limits, Sequence, Task, Writer, write_all
 from training.head import Head
-from training.loops import without_loops
 from training.prompts import KINDS, RAW, draw, min_tokens
 from training.settings import Settings
 from training.target import load_target
@@ -210,7 +209,14 @@ class Project:
         return Batches(texts, self.device, self.settings.batch_tokens, self.settings.chunk)
 
     def trainer(self) -> Trainer:
-        trainer = Trainer(self.settings, self.target, self.head(), self.draft_ids(), self._batches(self.texts))
+        settings, head = self.settings, self.head()
+        if settings.start_from:
+            weights, taps, facts = exported(Path(settings.start_from))
+            head.go_on_from_(weights, taps, settings.taps)
+            say(f"train: begins with {settings.start_from}, a head of {facts['steps']} steps")
+        if self.device.type == "cuda" and settings.use_compiler:
+            self.target.compile()
+        trainer = Trainer(settings, self.target, head, self.draft_ids(), self._batches(self.texts))
         if self.checkpoint.exists():
             trainer.restore(self.checkpoint)
             say(f"train: continues at step {trainer.step} after {trainer.seconds:.0f} s")
@@ -243,11 +249,12 @@ class Project:
 
     def export(self) -> None:
         head, state = self.trained()
-        facts = {"target_name": NAME, "steps": state["step"], "train_tokens": state["tokens"]}
+        facts: dict[str, Any] = {"target_name": NAME, "steps": state["step"], "train_tokens": state["tokens"]}
         export_head(self.head_file, head, self.target, self.draft_ids(), self.settings, facts)
         vocab, texts = _read(self.vocab_file), self.texts
         facts |= {
             "target_fingerprint": weights_fingerprint(self.target.norm, self.target.embedding),
+            "started_from": exported(Path(self.settings.start_from))[2] if self.settings.start_from else None,
             "train_seconds": state["seconds"],
             "device": torch.cuda.get_device_name() if self.device.type == "cuda" else "a CPU",
             "data": {"sequences": len(texts), "answer_tokens": texts.num_answer_tokens},

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -52,9 +53,22 @@ def export_head(path: Path, head: Head, target: Target, draft_ids: Tensor, setti
     save_file(tensors, path, {name: str(value) for name, value in metadata.items()})
 
 
+def exported(path: Path) -> tuple[dict[str, Tensor], tuple[int, ...], dict[str, str]]:
+    """The weights of an exported head in float32, the layers whose features it reads, and what else its file tells of it."""
+    with safe_open(path, "pt") as file:
+        facts, stored = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    weights = {
+        name: Int8(tensor, stored[f"{name}.scale"]).values() if f"{name}.scale" in stored else tensor.float()
+        for name, tensor in stored.items()
+        if not name.endswith(".scale") and name != "draft_ids"
+    }
+    return weights, tuple(int(tap) for tap in facts["taps"].split(",")), facts
+
+
 def card(settings: Settings, evaluation: dict[str, Any], facts: dict[str, Any], num_parameters: int, num_bytes: int) -> str:
     """The model card, from what was configured and measured."""
-    train, coverage = facts["data"], facts["coverage"]
+    train, coverage, earlier = facts["data"], facts["coverage"], facts["started_from"]
+    start = f"; begun with an earlier head of {int(earlier['steps']):,} steps, {int(earlier['train_tokens']):,} tokens" if earlier else ""
     return f"""# {facts["target_name"]}.eagle
 
 A draft head for speculative decoding with **{facts["target_name"]}** (fingerprint of its weights: `{facts["target_fingerprint"]}`).
@@ -71,7 +85,7 @@ embedding and LM head are the target's |
 it continues short openings of user turns and answers them ({100 * settings.greedy_share:.0f} % greedily, the others at temperature \
 {settings.temperatures[0]} to {settings.temperatures[-1]}); no outside text |
 | training | {facts["steps"]:,} steps, {facts["train_tokens"]:,} tokens, {facts["train_seconds"] / 60:.1f} minutes on {facts["device"]}; \
-{settings.passes} passes, soft targets, {settings.optimizer}, peak rate {settings.learning_rate} |
+{settings.passes} passes, soft targets, {settings.optimizer}, peak rate {settings.learning_rate}{start} |
 | seed | {settings.seed} |
 | made by | `python -m training.eagle` |
 

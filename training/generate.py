@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from training.decode_attention import best_attention
+from training.loops import closed
 from training.target import Target
 
 
@@ -175,6 +176,13 @@ class Writer:
         print("decode step captured as a CUDA graph", flush=True)
         return graph.replay
 
+    def stop_loops(self) -> None:
+        """End the answers that have begun to go round: their slots have better things to say."""
+        answering = self.active & ~self.in_user & (self.position >= self.answer_start)
+        stopped = answering & closed(self.tokens, self.answer_start, self.position + 1)
+        self.active.logical_and_(~stopped)
+        self.position.sub_(stopped.long())  # as in a slot that ended by itself, whose last token is one on
+
     def collect(self, *, unfinished: bool = False) -> tuple[list[int], list[Sequence]]:
         """The slots that are free, and the sequences that those which just finished wrote; ``unfinished``: of all slots, cut short."""
         active = self.active.cpu().numpy()
@@ -205,7 +213,10 @@ def write_all(
     seconds: float,
     steps_between: int = 16,
 ) -> None:
-    """Keep the slots busy until ``next_tasks(count)`` has no more and all are done, or until ``seconds`` have passed."""
+    """Keep the slots busy until ``next_tasks(count)`` has no more and all are done, or until ``seconds`` have passed.
+
+    Answers that go round in circles are ended.
+    """
     end = time.monotonic() + seconds
     free = list(range(writer.slots))
     while True:
@@ -215,6 +226,7 @@ def write_all(
         if all(task is None for task in writer.tasks):
             return
         writer.run(steps_between)
+        writer.stop_loops()
         out_of_time = time.monotonic() > end
         free, sequences = writer.collect(unfinished=out_of_time)
         deliver(sequences)

@@ -20,6 +20,7 @@ from training.target import MOST_POSITIONS, Shape, Target, rotary, rotate
 from workbench.models.quantised import Int8
 
 MATRICES = ("fc", "qkv", "output", "gate_up", "down")
+OWN_COLUMNS = 8  # 16 bytes of bf16
 
 
 class Head(nn.Module):
@@ -57,6 +58,27 @@ class Head(nn.Module):
         for name in MATRICES:
             weight = self.get_parameter(name)
             weight.copy_(Int8.of(weight).values())
+
+    @torch.no_grad()
+    def go_on_from_(self, weights: dict[str, Tensor], taps: tuple[int, ...], own_taps: tuple[int, ...]) -> None:
+        """Take the weights of a head with the features ``taps`` and a feed-forward layer that is no wider than this one's.
+
+        What is new here puts out nothing at first, so this head begins by saying what that one said.
+        """
+        hidden, width = self.shape.hidden_size, weights["down"].shape[1]
+        if not set(taps) <= set(own_taps) or width > self.down.shape[1]:
+            mine = f"{own_taps} and {self.down.shape[1]}"
+            raise SystemExit(f"a head with features {taps} and {width} inner values does not fit into one with {mine}")
+        for name in ("embed_norm", "feature_norm", "qkv", "output", "ffn_norm", "norm"):
+            self.get_parameter(name).copy_(weights[name])
+        self.fc.zero_()
+        for index, tap in enumerate(taps):
+            at = own_taps.index(tap)
+            self.tap_norm[at] = weights["tap_norm"][index]
+            self.fc[:, at * hidden : (at + 1) * hidden] = weights["fc"][:, index * hidden : (index + 1) * hidden]
+        self.gate_up.unflatten(0, (2, -1))[:, :width] = weights["gate_up"].unflatten(0, (2, -1)).to(self.gate_up.device)
+        self.down.zero_()
+        self.down[:, :width] = weights["down"]
 
     @property
     def num_parameters(self) -> int:
@@ -111,21 +133,24 @@ def attend_chain(query: Tensor, key: Tensor, value: Tensor, chain: Chain) -> Ten
     """Attention of one pass, ``[batch, length, heads, d]``; adds the pass's keys and values to ``chain``.
 
     Scores against the real keys are a causal matrix; those against the chain's own keys are one number each, as an origin sees only its
-    own chain.  One softmax goes over both.
+    own chain.  One softmax goes over both.  Its rows are what training moves most of, so they are written as seldom as can be, and are
+    ``OWN_COLUMNS`` longer than there are real keys: a row whose length is odd multiplies slowly.
     """
     batch, length, heads, head_dim = query.shape
     kv_heads = key.shape[2]
-    query, key, value = (t.transpose(1, 2) for t in (query * head_dim**-0.5, key, value))
     if chain.keys is None:
+        query, key, value = (t.transpose(1, 2) for t in (query, key, value))
         chain.keys, chain.values = key, value
-    else:
-        chain.own_keys.append(key)
-        chain.own_values.append(value)
+        return functional.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True).transpose(1, 2)
+    query, key, value = (t.transpose(1, 2) for t in (query * head_dim**-0.5, key, value))
+    chain.own_keys.append(key)
+    chain.own_values.append(value)
     query = query.reshape(batch, kv_heads, heads // kv_heads, length, head_dim)
-    causal = torch.ones(length, length, dtype=torch.bool, device=query.device).tril()
-    real = (query.flatten(2, 3) @ chain.keys.transpose(2, 3)).view(*query.shape[:4], length).float().masked_fill(~causal, float("-inf"))
-    own = [(query * own_key[:, :, None]).sum(-1, keepdim=True, dtype=torch.float32) for own_key in chain.own_keys]
-    weights = torch.cat([real, *own], dim=-1).softmax(dim=-1).to(query.dtype)
+    hidden = torch.full((length, length), float("-inf"), dtype=query.dtype, device=query.device).triu_(1)
+    real = (query.flatten(2, 3) @ chain.keys.transpose(2, 3)).view(*query.shape[:4], length).add_(hidden)
+    own = [(query * own_key[:, :, None]).sum(-1, keepdim=True, dtype=torch.float32).to(query.dtype) for own_key in chain.own_keys]
+    unused = query.new_full((*query.shape[:4], -len(own) % OWN_COLUMNS), float("-inf"))
+    weights = torch.cat([real, *own, unused], dim=-1).softmax(dim=-1)
     mixed = (weights[..., :length].flatten(2, 3) @ chain.values).view_as(query)
     for index, own_value in enumerate(chain.own_values):
         mixed = mixed + weights[..., length + index, None] * own_value[:, :, None]

@@ -6,39 +6,11 @@ trained or judged on them learns little and looks better than it is: answers are
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from training.data import Texts
-from training.generate import Sequence
-
 LONGEST_PERIOD = 96  # tokens; about a paragraph
 LEAST_REPEATED = 12  # tokens said again; shorter repetitions are style (lists, refrains, code)
-ROWS = 8192  # texts looked at together
-
-
-def without_loops(texts: Texts, device: torch.device) -> Texts:
-    """The same texts, each cut where its answer begins to go round."""
-    ends = np.concatenate([_ends(texts, np.arange(first, min(first + ROWS, len(texts))), device) for first in range(0, len(texts), ROWS)])
-    return Texts.of(
-        [
-            Sequence(int(kind), float(temperature), texts.tokens[first:end], int(start))
-            for kind, temperature, first, end, start in zip(
-                texts.kinds, texts.temperatures, texts.offsets, texts.offsets[:-1] + ends, texts.answer_starts, strict=False
-            )
-        ]
-    )
-
-
-def _ends(texts: Texts, indices: np.ndarray, device: torch.device) -> np.ndarray:
-    lengths, starts = texts.lengths[indices], texts.answer_starts[indices]
-    width = int((lengths - starts).max())
-    answers = torch.arange(width).neg_().sub_(1).repeat(len(indices), 1)  # no two of these are equal: nothing repeats outside an answer
-    for row, index in enumerate(indices):
-        said = texts.sequence(index)[starts[row] :]
-        answers[row, : len(said)] = torch.from_numpy(said.astype(np.int64))
-    return np.minimum(starts + kept(answers.to(device)).cpu().numpy(), lengths)
 
 
 def kept(answers: Tensor) -> Tensor:
@@ -61,3 +33,22 @@ def kept(answers: Tensor) -> Tensor:
         first = closed.int().argmax(dim=1) + period + needed
         ends = torch.where(closed.any(dim=1), torch.minimum(ends, first), ends)
     return ends
+
+
+def closed(tokens: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
+    """Which rows of ``tokens [rows, width]`` go round at their end, as :func:`kept` sees it.
+
+    ``tokens[row, starts[row]:ends[row]]`` is an answer.
+
+    >>> row = torch.tensor([[7, 8, *[1, 2, 3] * 20]])
+    >>> [closed(row, torch.tensor([0]), torch.tensor([end])).item() for end in (16, 17, 60)]
+    [False, True, True]
+    """
+    back = torch.arange(2 * LONGEST_PERIOD, device=tokens.device)
+    at = ends[:, None] - 1 - back  # the last token first
+    said = torch.where(at >= starts[:, None], tokens.gather(1, at.clamp(min=0)), -1 - back)  # no two of these are equal
+    found = torch.zeros_like(starts, dtype=torch.bool)
+    for period in range(1, LONGEST_PERIOD + 1):
+        needed = max(period, LEAST_REPEATED)
+        found |= (said[:, :needed] == said[:, period : period + needed]).all(dim=1)
+    return found

@@ -11,8 +11,8 @@ import numpy as np
 
 # Kind and its share of the training text; "plain" starts from nothing, "raw" has no chat template around it.
 SHARES = {
-    "plain": 0.12, "rewrite": 0.17, "summarise": 0.14, "qa": 0.14, "code": 0.13, "story": 0.13,
-    "explain": 0.06, "list": 0.03, "translate": 0.01, "chat": 0.04, "raw": 0.03,
+    "plain": 0.11, "rewrite": 0.15, "summarise": 0.13, "qa": 0.20, "code": 0.13, "story": 0.13,
+    "explain": 0.06, "list": 0.03, "translate": 0.01, "chat": 0.03, "raw": 0.02,
 }  # fmt: skip
 KINDS = tuple(SHARES)
 RAW = KINDS.index("raw")
@@ -23,6 +23,16 @@ MIN_TOKENS_OTHERWISE = 3
 
 _SUBJECT = ("text", "paragraph", "passage", "article", "email", "message", "letter", "note")
 _GAP = (":\n\n", ": ", ":\n")
+
+# How the text begins that a user has announced, half of the time: left alone, the model says much the same again and again.
+_FIRST_WORDS = (
+    "The", "A", "In", "On", "At", "After", "Before", "When", "While", "Although", "If", "Since", "As", "For", "There is", "There are", "It",
+    "I", "We", "You", "They", "He", "She", "My", "Our", "Your", "Their", "His", "Her", "This", "These", "Many", "Most", "Some", "Every",
+    "Last", "Next", "Yesterday", "Today", "Every year", "Once", "Two", "Three", "In 18", "In 19", "In 20", "Dear", "Hi", "Hello", "Hey",
+    "Please", "Thank you", "Sorry", "According to", "Scientists", "Researchers", "A new", "The first", "The oldest", "The city of",
+    "The river", "Birds", "Bees", "Water", "Coffee", "Music", "Trees", "Doctors", "Teachers", "Farmers", "Students", "Children", "Sales",
+    "To make", "First", "Mix", "Customers", "Members", "Trains", "Cars", "Computers", "Ships", "Mountains", "Winter", "Rain", "Sleep",
+)  # fmt: skip
 
 
 def _product(*parts: tuple[str, ...]) -> tuple[str, ...]:
@@ -87,7 +97,28 @@ OPENINGS: dict[str, tuple[str, ...]] = {
         "Why do",
         "How does",
         "How many",
+        "How much",
+        "How long",
+        "How far",
+        "How can",
+        "How do",
         "Which",
+        "Why is",
+        "Why are",
+        "Why did",
+        "Who",
+        "When was",
+        "What happens when",
+        "What would happen if",
+        "What is the difference between",
+        "What kind of",
+        "What causes",
+        "What was",
+        "In which",
+        "Can",
+        "Does",
+        "Should I",
+        "Is it",
         "Is it true that",
     ),
     "code": (
@@ -193,10 +224,20 @@ def draw(generator: np.random.Generator, count: int, kind: int | None = None) ->
     shares = np.array(list(SHARES.values()))
     kinds = generator.choice(len(KINDS), size=count, p=shares / shares.sum()) if kind is None else np.full(count, kind)
     openings = [OPENINGS[KINDS[index]] for index in kinds]
-    # The space before the next word belongs to that word's token.
-    return [(int(index), some[generator.integers(len(some))].rstrip(" ")) for index, some in zip(kinds, openings, strict=True)]
+    result = []
+    for index, some in zip(kinds, openings, strict=True):
+        opening = some[generator.integers(len(some))]
+        if index != RAW and _announces_text(opening) and generator.random() < 0.5:
+            opening += _FIRST_WORDS[generator.integers(len(_FIRST_WORDS))]
+        result.append((int(index), opening.rstrip(" ")))  # the space before the next word belongs to that word's token
+    return result
 
 
 def min_tokens(opening: str) -> int:
     """How many tokens of the user's must follow ``opening``."""
-    return MIN_TOKENS_OF_TEXT if opening.endswith((":", "\n")) or "\n\n" in opening else MIN_TOKENS_OTHERWISE
+    return MIN_TOKENS_OF_TEXT if ":" in opening or "\n\n" in opening else MIN_TOKENS_OTHERWISE
+
+
+def _announces_text(opening: str) -> bool:
+    """Whether what follows ``opening`` is the text that it speaks of, and not code."""
+    return opening.endswith((": ", ":\n", "\n\n")) and "code" not in opening and "bug" not in opening

@@ -22,9 +22,10 @@ class Settings:
     held_out_per_kind: int = 256
     # train
     minutes_train: float = 9.0
-    taps: tuple[int, ...] = (2, 14, 26, 29)
+    start_from: str = ""  # an exported head to go on from; it may be smaller
+    taps: tuple[int, ...] = (2, 8, 14, 20, 26, 29)
     ffn_size: int = 3072  # twice the target's: the matrices are shipped in one byte a weight
-    draft_vocab: int = 24576
+    draft_vocab: int = 16384
     passes: int = 5
     pass_discount: float = 0.85
     hard_share: float = 0.2

@@ -6,7 +6,9 @@
 
 The entry at position t reads the target's features at t and the token at t + 1, and scores the token at t + 2.  A chain goes on with
 ``h`` in the place of ``g``.  Embedding and LM head are the target's; the head scores only the ids that the target often says.
-On compiled kernels the head's matrices and its rows of the LM head are read as int8: a draft's time is that of reading them.
+On compiled kernels the head's matrices are read as int8, and the LM head is screened: a draft's time is that of reading weights.  A file
+may hold two projections for that, ``screen.hidden`` and ``screen.rows``, ``[rank, hidden]`` each: their outputs for a hidden state and for
+a row of the LM head have nearly the product that these have.
 Sources: EAGLE (arXiv 2401.15077), EAGLE-3 (arXiv 2503.01840) for the features of several layers; trained by ``training/eagle.py``.
 """
 
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -28,7 +30,7 @@ from workbench.models.kernels import Kernels
 from workbench.models.llama import Linear
 from workbench.models.loading import LoadedModel
 from workbench.models.native import NativeKernels, NativeLinear
-from workbench.models.native_draft import NativeDraft
+from workbench.models.native_draft import NativeDraft, NativeVocabulary
 from workbench.models.quantised import Int8, rounded
 
 HEADS = Path(__file__).with_name("heads")
@@ -36,12 +38,31 @@ FORMAT = "workbench-eagle"
 VERSIONS = ("1", "2")  # matrices in bf16; or in int8, each with a scale for every output
 
 
+class Vocabulary(Protocol):
+    """Tells the likeliest draft."""
+
+    def likeliest(self, hidden: Tensor) -> list[int]:
+        """A token id for each row of the normalised ``hidden``, ``[rows, size]``."""
+        ...
+
+
+class ScoredVocabulary(NamedTuple):
+    """Every id is scored; ``ids[i]`` is the token id of score ``i``."""
+
+    head: Linear
+    ids: Tensor
+
+    def likeliest(self, hidden: Tensor) -> list[int]:
+        """See :class:`Vocabulary`."""
+        return self.ids[self.head(hidden).argmax(dim=-1)].tolist()
+
+
 class EagleHead(NamedTuple):
-    """The weights, ready to run on the target's path; ``draft_ids[i]`` is the token id of score ``i``."""
+    """The weights, ready to run on the target's path; ``tap_norms`` is ``[taps, hidden]``."""
 
     kernels: Kernels[Any]
     taps: tuple[int, ...]
-    tap_norms: tuple[Tensor, ...]
+    tap_norms: Tensor
     fc: Linear
     embedding: Tensor
     embed_norm: Tensor
@@ -52,8 +73,7 @@ class EagleHead(NamedTuple):
     gate_up: Linear
     down: Linear
     norm: Tensor
-    head: Linear
-    draft_ids: Tensor
+    vocabulary: Vocabulary
     config: ModelConfig
 
     def features(self, taps: Sequence[Tensor]) -> Tensor:
@@ -63,9 +83,9 @@ class EagleHead(NamedTuple):
         return self.fc(torch.cat(normed, dim=1))
 
     def run(self, batch: FlatBatch, g: Tensor, kv: Tensor) -> tuple[Tensor, Tensor]:
-        """Put ``batch``'s entries into ``kv``; ``h`` and scores of those that ``logits_rows`` names.
+        """Put ``batch``'s entries into ``kv``; of those that ``logits_rows`` names, ``h`` and what ``vocabulary`` is asked about.
 
-        ``batch.input_ids`` are the tokens that follow the positions.  Only the entries that are scored go through more than attention:
+        ``batch.input_ids`` are the tokens that follow the positions.  Only those entries go through more than attention:
         nobody reads the others' outputs.
         """
         kernels, eps, step = self.kernels, self.config.rms_norm_eps, self.kernels.prepare(batch, self.config)
@@ -74,20 +94,25 @@ class EagleHead(NamedTuple):
         both = torch.cat([embedded, kernels.add_rms_norm(g, None, self.feature_norm, eps)], dim=1)
         attended = kernels.attend(self.qkv(both), None, True, kv, step)
         if not len(batch.logits_rows):
-            return g[:0], g.new_empty(0, len(self.draft_ids))
+            return g[:0], g[:0]
         hidden = g.index_select(0, step.logits_rows)
         normed = kernels.add_rms_norm(hidden, self.output(attended.index_select(0, step.logits_rows)), self.ffn_norm, eps)
         normed = kernels.add_rms_norm(hidden, self.down(kernels.silu_mul(self.gate_up(normed))), self.norm, eps)
-        return hidden, self.head(normed)
+        return hidden, normed
 
 
 def compiled_drafting(head: EagleHead) -> NativeDraft | None:
-    """Drafts one after the other in one call, where the whole head runs on compiled kernels."""
-    linears = {name: getattr(head, name) for name in ("qkv", "output", "gate_up", "down", "head")}
-    if not isinstance(head.kernels, NativeKernels) or not all(isinstance(linear, NativeLinear) for linear in linears.values()):
+    """Reading and drafting in one call, where the whole head runs on compiled kernels."""
+    kernels, config, vocabulary = head.kernels, head.config, head.vocabulary
+    linears = {name: getattr(head, name) for name in ("fc", "qkv", "output", "gate_up", "down")}
+    if not isinstance(kernels, NativeKernels) or not isinstance(vocabulary, NativeVocabulary):
         return None
-    norms = {name: getattr(head, name) for name in ("embed_norm", "feature_norm", "ffn_norm", "norm")}
-    return NativeDraft(head.kernels, head.config, linears, norms, head.embedding, head.draft_ids)
+    if not all(isinstance(linear, NativeLinear) for linear in linears.values()):
+        return None
+    if config.num_heads * config.head_dim % kernels.library.wb_panel():
+        return None  # queries end within a panel
+    norms = {name: getattr(head, name) for name in ("tap_norms", "embed_norm", "feature_norm", "ffn_norm", "norm")}
+    return NativeDraft(kernels, config, linears, norms, vocabulary)
 
 
 def own_head(name: str) -> Path:
@@ -154,12 +179,16 @@ def _built(file: Path, tensors: dict[str, Tensor], facts: dict[str, str], target
             matrix = Int8(matrix, weight(f"{name}.scale", shape[0])).values()
         return make([matrix.to(path.dtype)], None)
 
+    screen = None
+    if "screen.hidden" in tensors:
+        rank = tensors["screen.hidden"].shape[0]
+        screen = weight("screen.hidden", rank, hidden), weight("screen.rows", rank, hidden)
     taps = tuple(int(tap) for tap in facts["taps"].split(","))
     ids, ffn = tensors["draft_ids"].long().to(device), tensors["down"].shape[1]
     return EagleHead(
         kernels=path.kernels,
         taps=taps,
-        tap_norms=tuple(vector("tap_norm", len(taps), hidden)),
+        tap_norms=vector("tap_norm", len(taps), hidden),
         fc=linear("fc", hidden, len(taps) * hidden),
         embedding=target.architecture.embedding,
         embed_norm=vector("embed_norm", hidden),
@@ -170,14 +199,21 @@ def _built(file: Path, tensors: dict[str, Tensor], facts: dict[str, str], target
         gate_up=linear("gate_up", 2 * ffn, hidden),
         down=linear("down", hidden, ffn),
         norm=vector("norm", hidden),
-        head=make([_lm_head_rows(target, ids)], None),
-        draft_ids=ids,
+        vocabulary=_vocabulary(target, ids, screen),
         config=config,
     )
 
 
-def _lm_head_rows(target: LoadedModel, ids: Tensor) -> Tensor:
-    """The rows of the target's LM head for these ids; only heads for models with tied embeddings are read."""
+def _vocabulary(target: LoadedModel, ids: Tensor, screen: tuple[Tensor, Tensor] | None) -> Vocabulary:
+    """By the rows of the target's LM head for these ids; only heads for models with tied embeddings are read."""
     if not target.config.tied_embeddings:
         raise ConfigError(f"{target.name} has an LM head of its own: EAGLE heads for models with tied embeddings only can be used")
-    return target.architecture.embedding.index_select(0, ids)
+    embedding, kernels = target.architecture.embedding, target.path.kernels
+    rows = embedding.index_select(0, ids)
+    if not isinstance(kernels, NativeKernels) or not NativeVocabulary.takes(embedding):
+        return ScoredVocabulary(target.path.make_linear([rows], None), ids)
+    if screen is None:
+        return NativeVocabulary(kernels, None, kernels.make_int8_linear(*Int8.of(rows), None), embedding, ids)
+    project, of_rows = screen
+    projected = kernels.make_int8_linear(*Int8.of(rows.float() @ of_rows.float().T), None)
+    return NativeVocabulary(kernels, kernels.make_linear([project.bfloat16()], None), projected, embedding, ids)

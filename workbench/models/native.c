@@ -279,14 +279,18 @@ INLINE void normalise_and_rotate(float *head, const float *norm, const float *co
     }
 }
 
-static void store_token(float *qkv, const float *q_norm, const float *k_norm, int rotate, uint16_t *kv, const Step *s, int64_t t) {
-    const float *cosines = rotate ? s->cosines + t * (s->dim / 2) : 0, *sines = s->sines + t * (s->dim / 2);
-    float *keys = qkv + s->heads * s->dim;
-    for (int64_t h = 0; h < s->heads; h++) normalise_and_rotate(qkv + h * s->dim, q_norm, cosines, sines, s->dim, s->eps);
-    for (int64_t h = 0; h < s->kv_heads; h++) normalise_and_rotate(keys + h * s->dim, k_norm, cosines, sines, s->dim, s->eps);
+/* Keys and values of a token, [2][kv_heads][dim], into its slot. */
+static void store_entry(float *keys, const float *k_norm, const float *cosines, const float *sines, uint16_t *kv, const Step *s, int64_t t) {
     int64_t width = s->kv_heads * s->dim;
+    for (int64_t h = 0; h < s->kv_heads; h++) normalise_and_rotate(keys + h * s->dim, k_norm, cosines, sines, s->dim, s->eps);
     uint16_t *slot = kv + s->slots[t] * width;
     for (int64_t i = 0; i < width; i++) slot[i] = to_bf16(keys[i]), slot[s->side + i] = to_bf16(keys[width + i]);
+}
+
+static void store_token(float *qkv, const float *q_norm, const float *k_norm, int rotate, uint16_t *kv, const Step *s, int64_t t) {
+    const float *cosines = rotate ? s->cosines + t * (s->dim / 2) : 0, *sines = s->sines + t * (s->dim / 2);
+    for (int64_t h = 0; h < s->heads; h++) normalise_and_rotate(qkv + h * s->dim, q_norm, cosines, sines, s->dim, s->eps);
+    store_entry(qkv + s->heads * s->dim, k_norm, cosines, sines, kv, s, t);
 }
 
 /* The `shared` query heads of one token that read one KV head: online softmax over KEYS keys at a time. */

@@ -107,15 +107,17 @@ def _declared(lib: ctypes.CDLL) -> ctypes.CDLL:
         "wb_linear": (pointer, pointer, pointer, pointer, pointer, long, long, long, integer),
         "wb_add_rms_norm": (pointer, pointer, pointer, pointer, long, long, real, integer),
         "wb_silu_mul": (pointer, pointer, long, long, integer),
-        "wb_draft_room": (pointer, long),
-        "wb_draft": (pointer, long, pointer, pointer, pointer, pointer, pointer, ctypes.POINTER(Step)),
+        "wb_likeliest_room": (pointer, long),
+        "wb_likeliest": (pointer, pointer, pointer, long, pointer, integer),
+        "wb_draft_room": (pointer, long, long),
+        "wb_draft": (pointer, pointer, pointer, pointer, long, pointer, pointer, pointer, pointer, pointer, ctypes.POINTER(Step)),
         "wb_attend": (pointer, pointer, pointer, integer, pointer, pointer, ctypes.POINTER(Step)),
     }
     for name, arguments in signatures.items():
         function = getattr(lib, name)
         function.argtypes, function.restype = arguments, None
     lib.wb_panel.restype = ctypes.c_int32
-    lib.wb_draft_room.restype = long
+    lib.wb_likeliest_room.restype = lib.wb_draft_room.restype = long
     return lib
 
 
@@ -174,7 +176,7 @@ class NativeKernels:
     def __init__(self, lib: ctypes.CDLL) -> None:
         self.library, self._arena = lib, _Arena()
 
-    def make_linear(self, weights: Sequence[Tensor], bias: Tensor | None) -> Linear:
+    def make_linear(self, weights: Sequence[Tensor], bias: Tensor | None) -> NativeLinear:
         """A projection for bf16 ``weights``, stacked along their outputs."""
         panel, inputs = self.library.wb_panel(), weights[0].shape[1]
         outputs = sum(len(weight) for weight in weights)
@@ -186,7 +188,7 @@ class NativeKernels:
             first += len(source)
         return NativeLinear(self.library, packed, None, bias, outputs, inputs)
 
-    def make_int8_linear(self, q: Tensor, scale: Tensor, bias: Tensor | None) -> Linear:
+    def make_int8_linear(self, q: Tensor, scale: Tensor, bias: Tensor | None) -> NativeLinear:
         """A projection for weights ``q * scale``: int8 ``[outputs, inputs]``, and a factor for each output."""
         panel, (outputs, inputs) = self.library.wb_panel(), q.shape
         rows = torch.nn.functional.pad(q, (0, 0, 0, -outputs % panel)).view(-1, panel, inputs)

@@ -1,4 +1,5 @@
-/* Drafting with an EAGLE head, draft after draft in one call: the same operations as `EagleHead.run`, on int8 matrices.
+/* Drafting with an EAGLE head in one call: it reads what the target has computed, then drafts token after token.  The same operations as
+ * those of `EagleHead`, one after the other, on int8 matrices.
  *
  * A draft takes half a millisecond of reading weights, and as long again when each of its some twenty operations is called from Python, whose
  * own code and data the weights have driven out of the caches meanwhile.
@@ -9,68 +10,222 @@ typedef struct {
     int64_t inputs, outputs;
 } Matrix;
 
-typedef struct {
-    Matrix qkv, output, gate_up, down, head;
-    const float *embed_norm, *feature_norm, *ffn_norm, *norm;
-    const uint16_t *embedding; /* [vocabulary][size], bf16 */
-    const int64_t *draft_ids;
-} DraftHead;
-
 static void apply(const Matrix *m, const float *x, float *y, int64_t rows, int32_t threads) {
     wb_linear(x, m->packed, m->scale, 0, y, rows, m->inputs, m->outputs, threads);
 }
 
-static int64_t likeliest(const float *scores, int64_t count) {
-    int64_t best = 0;
-    for (int64_t i = 1; i < count; i++)
-        if (scores[i] > scores[best]) best = i;
-    return best;
+/* ---- the likeliest token ---------------------------------------------------------------------------------------------------------
+ * `screen` scores every id roughly, from a projection of the hidden state if there is one; the best CANDIDATES are then scored with the
+ * target's own rows (the idea is that of SVD-softmax, Shim et al., NIPS 2017). */
+enum { CANDIDATES = 128, GROUP = 32 };
+
+typedef struct {
+    Matrix project, screen;
+    const uint16_t *embedding; /* [vocabulary][size], bf16 */
+    const int64_t *ids;        /* of the screen's outputs */
+    int64_t size, groups, has_projection;
+} Vocabulary;
+
+typedef struct {
+    const Vocabulary *vocabulary;
+    const float *x, *scores;
+    float *best;
+    int64_t *ids;
+} Choice;
+
+static float largest_but(float *values, int64_t count, int64_t rank) { /* Hoare's selection; changes the order of the values */
+    int64_t low = 0, high = count - 1;
+    while (low < high) {
+        float pivot = values[(low + high) / 2];
+        int64_t i = low, j = high;
+        while (i <= j) {
+            while (values[i] > pivot) i++;
+            while (values[j] < pivot) j--;
+            if (i <= j) {
+                float swapped = values[i];
+                values[i++] = values[j], values[j--] = swapped;
+            }
+        }
+        if (rank <= j) high = j;
+        else if (rank >= i) low = i;
+        else break;
+    }
+    return values[rank];
 }
 
-/* Floats that one pass over so many rows works on. */
-int64_t wb_draft_room(const DraftHead *h, int64_t rows) {
-    int64_t size = h->output.outputs;
-    return rows * (4 * size + h->qkv.outputs + h->output.inputs + h->gate_up.outputs + h->down.inputs + h->head.outputs);
+typedef uint16_t halves __attribute__((vector_size(2 * A), aligned(2), may_alias));
+
+static float exact_score(const Vocabulary *v, const float *x, int64_t id) {
+    const uint16_t *row = v->embedding + id * v->size;
+    vec even = {0}, odd = {0};
+    for (int64_t i = 0; i < v->size; i += 2 * A) { /* size is a multiple of 2 A */
+        even += (vec)(__builtin_convertvector(*(const halves *)(row + i), vec_bits) << 16) * *(const vec *)(x + i);
+        odd += (vec)(__builtin_convertvector(*(const halves *)(row + i + A), vec_bits) << 16) * *(const vec *)(x + i + A);
+    }
+    return sum_of(even + odd);
 }
 
-/* One pass: the tokens `ids` are read on top of `hidden`, which becomes what the next pass goes on from. */
-static void draft_once(const DraftHead *h, const int64_t *ids, float *hidden, int64_t *next, uint16_t *kv, float *room, const Step *s) {
-    int64_t rows = s->tokens, size = h->output.outputs;
-    float *both = room, *qkv = both + rows * 2 * size, *attended = qkv + rows * h->qkv.outputs;
-    float *delta = attended + rows * h->output.inputs, *normed = delta + rows * size, *gates = normed + rows * size;
-    float *gated = gates + rows * h->gate_up.outputs, *scores = gated + rows * h->down.inputs;
-    for (int64_t row = 0; row < rows; row++) {
-        const uint16_t *embedded = h->embedding + ids[row] * size;
-        float *to = both + row * 2 * size;
+/* The id of one row.  A group's best score bounds those of its members, so the CANDIDATES-th best group tells who is a candidate. */
+static void choose(const void *job, int64_t row) {
+    const Choice *c = job;
+    const Vocabulary *v = c->vocabulary;
+    int64_t count = v->screen.outputs, candidates = 0, best = 0;
+    const float *x = c->x + row * v->size, *scores = c->scores + row * count;
+    float *of_group = c->best + row * 2 * v->groups, *sorted = of_group + v->groups, least = -INFINITY, most = -INFINITY;
+    for (int64_t group = 0; group < v->groups; group++) {
+        int64_t end = (group + 1) * GROUP < count ? (group + 1) * GROUP : count;
+        float top = -INFINITY;
+        for (int64_t i = group * GROUP; i < end; i++) top = scores[i] > top ? scores[i] : top;
+        of_group[group] = sorted[group] = top;
+    }
+    if (v->groups > CANDIDATES) least = largest_but(sorted, v->groups, CANDIDATES - 1);
+    for (int64_t group = 0; group < v->groups; group++) {
+        if (!(of_group[group] >= least)) continue;
+        int64_t end = (group + 1) * GROUP < count ? (group + 1) * GROUP : count;
+        for (int64_t i = group * GROUP; i < end; i++) {
+            if (!(scores[i] >= least)) continue;
+            float score = exact_score(v, x, v->ids[i]);
+            if (!candidates++ || score > most) most = score, best = i;
+        }
+    }
+    c->ids[row] = v->ids[best];
+}
+
+/* Floats that so many rows work on. */
+int64_t wb_likeliest_room(const Vocabulary *v, int64_t rows) { return rows * (v->project.outputs + v->screen.outputs + 2 * v->groups); }
+
+/* The id with the largest product of `x`, [rows][size], and the target's row for it. */
+void wb_likeliest(const Vocabulary *v, const float *x, int64_t *ids, int64_t rows, float *room, int32_t threads) {
+    float *projected = room, *scores = projected + rows * v->project.outputs, *best = scores + rows * v->screen.outputs;
+    if (v->has_projection) apply(&v->project, x, projected, rows, threads);
+    apply(&v->screen, v->has_projection ? projected : x, scores, rows, threads);
+    run_pieces(choose, &(Choice){v, x, scores, best, ids}, rows, threads);
+}
+
+/* ---- the layer -------------------------------------------------------------------------------------------------------------------- */
+typedef struct {
+    Matrix fc, query, keys_values, output, gate_up, down;
+    Vocabulary vocabulary;
+    const float *tap_norms, *embed_norm, *feature_norm, *ffn_norm, *norm; /* tap_norms: [taps][size] */
+    int64_t taps;
+} DraftHead;
+
+/* The entries of a pass: what goes into the cache, and which of them are scored. */
+typedef struct {
+    const int64_t *tokens; /* those that follow the entries */
+    const int64_t *scored; /* null: all */
+    int64_t num_scored;
+    const Step *step;
+} Pass;
+
+typedef struct {
+    const DraftHead *head;
+    const Pass *pass;
+    const float *g, *const *taps;
+    const int64_t *tap_rows;
+    float *to, *keys_values, *query, *out;
+    uint16_t *kv;
+} Entries;
+
+static void some_taps(const void *job, int64_t piece) {
+    const Entries *e = job;
+    int64_t size = e->head->vocabulary.size;
+    for (int64_t row = piece * AT_ONCE; row < (piece + 1) * AT_ONCE && row < e->pass->step->tokens; row++)
+        for (int64_t tap = 0; tap < e->head->taps; tap++)
+            normalise(e->taps[tap] + e->tap_rows[row] * size, e->head->tap_norms + tap * size, e->to + (row * e->head->taps + tap) * size, size,
+                      e->pass->step->eps);
+}
+
+static void some_inputs(const void *job, int64_t piece) { /* an embedding and a feature, each normalised, side by side */
+    const Entries *e = job;
+    int64_t size = e->head->vocabulary.size;
+    for (int64_t row = piece * AT_ONCE; row < (piece + 1) * AT_ONCE && row < e->pass->step->tokens; row++) {
+        const uint16_t *embedded = e->head->vocabulary.embedding + e->pass->tokens[row] * size;
+        float *to = e->to + row * 2 * size;
         for (int64_t i = 0; i < size; i++) {
             uint32_t bits = (uint32_t)embedded[i] << 16;
             memcpy(to + i, &bits, 4);
         }
-        normalise(to, h->embed_norm, to, size, s->eps);
-        normalise(hidden + row * size, h->feature_norm, to + size, size, s->eps);
+        normalise(to, e->head->embed_norm, to, size, e->pass->step->eps);
+        normalise(e->g + row * size, e->head->feature_norm, to + size, size, e->pass->step->eps);
     }
-    apply(&h->qkv, both, qkv, rows, s->threads);
-    wb_attend(qkv, 0, 0, 1, kv, attended, s);
-    apply(&h->output, attended, delta, rows, s->threads);
-    wb_add_rms_norm(hidden, delta, h->ffn_norm, normed, rows, size, s->eps, s->threads);
-    apply(&h->gate_up, normed, gates, rows, s->threads);
-    wb_silu_mul(gates, gated, rows, h->down.inputs, s->threads);
-    apply(&h->down, gated, delta, rows, s->threads);
-    wb_add_rms_norm(hidden, delta, h->norm, normed, rows, size, s->eps, s->threads);
-    apply(&h->head, normed, scores, rows, s->threads);
-    for (int64_t row = 0; row < rows; row++) next[row] = h->draft_ids[likeliest(scores + row * h->head.outputs, h->head.outputs)];
 }
 
-/* `passes` drafts one after the other.  In pass i only the first `counts[i]` rows take part.  `drafts` is [passes + 1][rows] and begins
- * with the tokens that are read first; slots, positions, cosines and sines of `first` are those of all passes, [passes][rows]. */
-void wb_draft(const DraftHead *h, int64_t passes, const int64_t *counts, int64_t *drafts, float *hidden, uint16_t *kv, float *room,
-              const Step *first) {
-    int64_t rows = first->tokens;
+static void some_entries(const void *job, int64_t piece) {
+    const Entries *e = job;
+    const Step *s = e->pass->step;
+    for (int64_t t = piece * AT_ONCE; t < (piece + 1) * AT_ONCE && t < s->tokens; t++)
+        store_entry(e->keys_values + t * 2 * s->kv_heads * s->dim, 0, s->cosines + t * (s->dim / 2), s->sines + t * (s->dim / 2), e->kv, s, t);
+}
+
+static void one_query(const void *job, int64_t piece) {
+    const Entries *e = job;
+    const Step *s = e->pass->step;
+    int64_t row = piece / s->kv_heads, kv_head = piece % s->kv_heads, t = e->pass->scored ? e->pass->scored[row] : row, shared = s->heads / s->kv_heads;
+    float *q = e->query + row * s->heads * s->dim;
+    for (int64_t h = kv_head * shared; h < (kv_head + 1) * shared; h++)
+        normalise_and_rotate(q + h * s->dim, 0, s->cosines + t * (s->dim / 2), s->sines + t * (s->dim / 2), s->dim, s->eps);
+    attend(q, e->kv, e->out + row * s->heads * s->dim, s, t, kv_head);
+}
+
+/* Floats that an entry, and one that is scored, work on. */
+static int64_t room_of_entry(const DraftHead *h) { return 2 * h->vocabulary.size + h->keys_values.outputs; }
+static int64_t room_of_scored(const DraftHead *h) {
+    int64_t size = h->vocabulary.size;
+    return 4 * size + h->query.outputs + h->output.inputs + h->gate_up.outputs + h->down.inputs;
+}
+
+int64_t wb_draft_room(const DraftHead *h, int64_t rows, int64_t scored) {
+    int64_t features = rows * (h->taps + 1) * h->vocabulary.size, others = rows * room_of_entry(h) + scored * room_of_scored(h);
+    return features + others + wb_likeliest_room(&h->vocabulary, scored);
+}
+
+/* Entries on top of `g`; of those that are scored `hidden`, which the next pass goes on from, and the `next` tokens.  `g` may be `hidden`. */
+static void pass_over(const DraftHead *h, const Pass *p, const float *g, float *hidden, int64_t *next, uint16_t *kv, float *room) {
+    const Step *s = p->step;
+    int64_t rows = s->tokens, count = p->num_scored, size = h->vocabulary.size;
+    float *both = room, *keys_values = both + rows * 2 * size, *scored = keys_values + rows * h->keys_values.outputs;
+    float *query = scored + count * 2 * size, *attended = query + count * h->query.outputs, *delta = attended + count * h->output.inputs;
+    float *normed = delta + count * size, *gates = normed + count * size, *gated = gates + count * h->gate_up.outputs;
+    float *rest = gated + count * h->down.inputs;
+    Entries e = {.head = h, .pass = p, .g = g, .to = both, .keys_values = keys_values, .query = query, .out = attended, .kv = kv};
+    run_pieces(some_inputs, &e, (rows + AT_ONCE - 1) / AT_ONCE, s->threads);
+    apply(&h->keys_values, both, keys_values, rows, s->threads);
+    run_pieces(some_entries, &e, (rows + AT_ONCE - 1) / AT_ONCE, s->threads);
+    if (!count) return;
+    for (int64_t row = 0; row < count; row++) {
+        int64_t from = p->scored ? p->scored[row] : row;
+        memcpy(scored + row * 2 * size, both + from * 2 * size, 2 * size * sizeof(float));
+        if (hidden != g) memcpy(hidden + row * size, g + from * size, size * sizeof(float));
+    }
+    apply(&h->query, scored, query, count, s->threads);
+    run_pieces(one_query, &e, count * s->kv_heads, s->threads);
+    apply(&h->output, attended, delta, count, s->threads);
+    wb_add_rms_norm(hidden, delta, h->ffn_norm, normed, count, size, s->eps, s->threads);
+    apply(&h->gate_up, normed, gates, count, s->threads);
+    wb_silu_mul(gates, gated, count, h->down.inputs, s->threads);
+    apply(&h->down, gated, delta, count, s->threads);
+    wb_add_rms_norm(hidden, delta, h->norm, normed, count, size, s->eps, s->threads);
+    wb_likeliest(&h->vocabulary, normed, next, count, rest, s->threads);
+}
+
+/* Read entries, of row `tap_rows[i]` of every tap each, and draft after those that are scored: a first token for each, then `passes` more.
+ * In pass i only the first `counts[i]` of them take part.  `drafts` is [1 + passes][scored]; slots, positions, cosines and sines of
+ * `chain` are those of all passes, [passes][scored]; `hidden` is [scored][size]. */
+void wb_draft(const DraftHead *h, const Pass *read, const float *const *taps, const int64_t *tap_rows, int64_t passes, const int64_t *counts,
+              int64_t *drafts, float *hidden, uint16_t *kv, float *room, const Step *chain) {
+    int64_t rows = read->step->tokens, size = h->vocabulary.size;
+    float *g = room, *normed = g + rows * size, *rest = normed + rows * h->taps * size;
+    Entries e = {.head = h, .pass = read, .taps = taps, .tap_rows = tap_rows, .to = normed};
+    run_pieces(some_taps, &e, (rows + AT_ONCE - 1) / AT_ONCE, read->step->threads);
+    apply(&h->fc, normed, g, rows, read->step->threads);
+    pass_over(h, read, g, hidden, drafts, kv, rest);
     for (int64_t pass = 0; pass < passes; pass++) {
-        int64_t at = pass * rows;
-        Step s = *first;
+        int64_t at = pass * read->num_scored;
+        Step s = *chain;
         s.tokens = counts[pass], s.slots += at, s.positions += at;
         s.cosines += at * (s.dim / 2), s.sines += at * (s.dim / 2);
-        draft_once(h, drafts + at, hidden, drafts + at + rows, kv, room, &s);
+        Pass one = {drafts + at, 0, counts[pass], &s};
+        pass_over(h, &one, hidden, hidden, drafts + at + read->num_scored, kv, rest);
     }
 }

@@ -1,52 +1,108 @@
-"""``NativeDraft``: an EAGLE head's drafts, one after the other, in one call of compiled code."""
+"""``NativeDraft``: an EAGLE head in one call of compiled code; ``NativeVocabulary``: the likeliest token, without scoring all of them."""
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from workbench.models.batch import FlatBatch
 from workbench.models.config import ModelConfig
-from workbench.models.native import NativeKernels, NativeLinear, Step, rotations
+from workbench.models.native import LANES, NativeKernels, NativeLinear, Step, rotations
 
 
 class _Matrix(ctypes.Structure):
     _fields_ = (("packed", ctypes.c_void_p), ("scale", ctypes.c_void_p), ("inputs", ctypes.c_int64), ("outputs", ctypes.c_int64))
 
     @classmethod
-    def of(cls, linear: NativeLinear) -> _Matrix:
+    def of(cls, linear: NativeLinear, first: int = 0, end: int | None = None) -> _Matrix:
+        """``linear``, or its outputs from ``first``, where a panel begins, to ``end``."""
         packed, scale, _ = linear.addresses
-        return cls(packed, scale, linear.inputs, linear.outputs)
+        assert packed is not None
+        bytes_of_weight, scale_from = (2, None) if scale is None else (1, scale + 4 * first)
+        return cls(packed + first * linear.inputs * bytes_of_weight, scale_from, linear.inputs, (end or linear.outputs) - first)
+
+
+class _Vocabulary(ctypes.Structure):
+    _fields_ = (
+        *((name, _Matrix) for name in ("project", "screen")),
+        *((name, ctypes.c_void_p) for name in ("embedding", "ids")),
+        *((name, ctypes.c_int64) for name in ("size", "groups", "has_projection")),
+    )
 
 
 class _DraftHead(ctypes.Structure):
     _fields_ = (
-        *((name, _Matrix) for name in ("qkv", "output", "gate_up", "down", "head")),
-        *((name, ctypes.c_void_p) for name in ("embed_norm", "feature_norm", "ffn_norm", "norm", "embedding", "draft_ids")),
+        *((name, _Matrix) for name in ("fc", "query", "keys_values", "output", "gate_up", "down")),
+        ("vocabulary", _Vocabulary),
+        *((name, ctypes.c_void_p) for name in ("tap_norms", "embed_norm", "feature_norm", "ffn_norm", "norm")),
+        ("taps", ctypes.c_int64),
     )
 
 
-class Link(NamedTuple):
-    """A chain of drafts to be continued.
+class _Pass(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("tokens", "scored")),
+        ("num_scored", ctypes.c_int64),
+        ("step", ctypes.POINTER(Step)),
+    )
 
-    ``token`` is read at ``position`` on top of a hidden state, then ``passes - 1`` of the drafts that follow, each where the one before it
-    ends; the request's ``block_ids`` have slots for them.
+
+class NativeVocabulary:
+    """The likeliest of ``ids`` after hidden states, by the rows of ``embedding`` for them.
+
+    ``screen`` scores all ids roughly, from ``project(hidden)`` where there is a projection; only the best 128 are scored with the
+    embedding's rows.  Low-rank screening is the idea of SVD-softmax (Shim et al., NIPS 2017).
     """
 
-    token: int
+    GROUP = 32
+
+    def __init__(self, kernels: NativeKernels, project: NativeLinear | None, screen: NativeLinear, embedding: Tensor, ids: Tensor) -> None:
+        self._keep = (project, screen, embedding, ids)  # whose memory the struct points to
+        self._library = kernels.library
+        self.struct = _Vocabulary(
+            project=_Matrix() if project is None else _Matrix.of(project),
+            screen=_Matrix.of(screen),
+            embedding=embedding.data_ptr(),
+            ids=ids.data_ptr(),
+            size=embedding.shape[1],
+            groups=-(-len(ids) // self.GROUP),
+            has_projection=project is not None,
+        )
+
+    @staticmethod
+    def takes(embedding: Tensor) -> bool:
+        """Whether the compiled code can read these rows."""
+        return embedding.dtype == torch.bfloat16 and embedding.is_contiguous() and embedding.shape[1] % (2 * LANES) == 0
+
+    def likeliest(self, hidden: Tensor) -> list[int]:
+        """One id for each row of ``hidden``, ``[rows, size]``."""
+        rows = len(hidden)
+        if not rows:
+            return []
+        ids, room = np.zeros(rows, np.int64), torch.empty(self._library.wb_likeliest_room(ctypes.byref(self.struct), rows))
+        addresses = (hidden.data_ptr(), ids.ctypes.data, rows, room.data_ptr())
+        self._library.wb_likeliest(ctypes.byref(self.struct), *addresses, torch.get_num_threads())
+        return ids.tolist()
+
+
+class Link(NamedTuple):
+    """A chain of drafts: ``passes`` more after the first, which is read at ``position``; ``block_ids`` have slots for them."""
+
     position: int
     passes: int
     block_ids: Sequence[int]
 
 
 class NativeDraft:
-    """Continues chains with matrices that :meth:`NativeKernels.make_int8_linear` made; no bias.
+    """Drafts with matrices that :meth:`NativeKernels.make_int8_linear` made; no bias.
 
-    ``norms`` and ``linears`` go by the names of ``_DraftHead``; ``embedding`` is bf16, ``draft_ids`` int64.
+    ``norms`` and ``linears`` go by the names of ``_DraftHead``, but for ``qkv``, which holds ``query`` and ``keys_values``.
     """
 
     def __init__(
@@ -55,44 +111,50 @@ class NativeDraft:
         config: ModelConfig,
         linears: dict[str, NativeLinear],
         norms: dict[str, Tensor],
-        embedding: Tensor,
-        draft_ids: Tensor,
+        vocabulary: NativeVocabulary,
     ) -> None:
-        self._library, self._config = kernels.library, config
-        self._keep = (linears, norms, embedding, draft_ids)  # whose memory the struct points to
+        self._kernels, self._config = kernels, config
+        self._keep = (linears, norms, vocabulary)  # whose memory the struct points to
+        qkv, queries = linears["qkv"], config.num_heads * config.head_dim
         self._head = _DraftHead(
-            **{name: _Matrix.of(linear) for name, linear in linears.items()},
+            query=_Matrix.of(qkv, 0, queries),
+            keys_values=_Matrix.of(qkv, queries),
+            vocabulary=vocabulary.struct,
+            taps=len(norms["tap_norms"]),
+            **{name: _Matrix.of(linear) for name, linear in linears.items() if name != "qkv"},
             **{name: norm.data_ptr() for name, norm in norms.items()},
-            embedding=embedding.data_ptr(),
-            draft_ids=draft_ids.data_ptr(),
         )
 
-    def run(self, links: Sequence[Link], hidden: Tensor, kv: Tensor) -> list[list[int]]:
-        """The drafts that follow, ``passes`` for each link; ``hidden``, ``[links, size]``, is written over.
+    def run(self, batch: FlatBatch, taps: Sequence[Tensor], tap_rows: Sequence[int], links: Sequence[Link], kv: Tensor) -> list[list[int]]:
+        """Read ``batch`` (entry ``i`` has row ``tap_rows[i]`` of each tap), then draft: ``1 + passes`` tokens for each link.
 
-        Links with more passes come first.
+        ``batch.logits_rows`` are the entries that the links go on from, in their order; links with more passes come first.
         """
-        if not links:
-            return []
-        passes = np.array([link.passes for link in links])
-        most, rows = int(passes[0]), len(links)
-        positions = np.array([link.position for link in links]) + np.arange(most)[:, None]
-        step, keep = self._step(links, positions, kv)
+        rows, size, entries = len(links), taps[0].shape[1], len(batch.input_ids)
+        step = self._kernels.prepare(batch, self._config)
+        step.struct.side = kv.stride(0)
+        read = _Pass(batch.input_ids.ctypes.data, batch.logits_rows.ctypes.data, rows, ctypes.pointer(step.struct))
+        passes = np.array([link.passes for link in links], np.int64)
+        most = int(passes.max(initial=0))
         counts = (passes > np.arange(most)[:, None]).sum(1)
-        drafts = np.zeros((most + 1, rows), np.int64)
-        drafts[0] = [link.token for link in links]
-        room = torch.empty(self._library.wb_draft_room(ctypes.byref(self._head), rows))
-        pointers = (counts.ctypes.data, drafts.ctypes.data, hidden.data_ptr(), kv.data_ptr(), room.data_ptr())
-        self._library.wb_draft(ctypes.byref(self._head), most, *pointers, step)
+        at, addresses = np.array(tap_rows, np.int64), (ctypes.c_void_p * len(taps))(*(tap.data_ptr() for tap in taps))
+        drafts, hidden = np.zeros((1 + most, rows), np.int64), torch.empty(rows, size)
+        room = torch.empty(self._kernels.library.wb_draft_room(ctypes.byref(self._head), entries, rows))
+        chained, keep = self._chain(links, most, kv)
+        begin = (ctypes.byref(self._head), ctypes.byref(read), addresses, at.ctypes.data, most, counts.ctypes.data)
+        self._kernels.library.wb_draft(*begin, drafts.ctypes.data, hidden.data_ptr(), kv.data_ptr(), room.data_ptr(), chained)
         del keep
-        return [drafts[1 : 1 + link.passes, row].tolist() for row, link in enumerate(links)]
+        return [drafts[: 1 + link.passes, row].tolist() for row, link in enumerate(links)]
 
-    def _step(self, links: Sequence[Link], positions: np.ndarray, kv: Tensor) -> tuple[Step, tuple[object, ...]]:  # type: ignore[type-arg]
+    def _chain(self, links: Sequence[Link], most: int, kv: Tensor) -> tuple[Step, tuple[object, ...]]:
         """Where every pass reads and writes; of passes in which a link takes no part the numbers are never looked at."""
+        if not most:
+            return Step(), ()
         config, block_size = self._config, kv.shape[2]
+        positions = np.array([link.position for link in links]) + np.arange(most)[:, None]
         widths = [len(link.block_ids) for link in links]
         begins = np.cumsum([0, *widths[:-1]])
-        tables = np.array([block for link in links for block in link.block_ids], np.int64)
+        tables = np.fromiter(chain.from_iterable(link.block_ids for link in links), np.int64)
         blocks = np.minimum(positions // block_size, np.array(widths) - 1)
         slots = tables[begins + blocks] * block_size + positions % block_size
         cosines, sines = rotations(positions, config)

@@ -60,6 +60,11 @@ def batch_of(rows: Sequence[DraftRow], block_size: int, scored: Sequence[bool]) 
     return flatten(rows, block_size, [int(each) for each in scored])
 
 
+def most_passes(row: Grown, first: int, block_size: int) -> int:
+    """How many drafts of a row may follow its first one, which comes out of position ``first``: each reads the one before, in a slot."""
+    return min(row.limit - 1, len(row.row.block_ids) * block_size - 1 - first)
+
+
 class Chain:
     """Drafts that grow one after the other, each read at the position after the one before, while there is a slot for it.
 
@@ -74,10 +79,8 @@ class Chain:
         """Take one more draft for each row in ``living``; returns those that go on, as places in ``living``."""
         going = []
         for place, (index, token) in enumerate(zip(living, token_ids, strict=True)):
-            drafts, row = self.drafts[index], self.rows[index]
-            drafts.append(token)
-            position = self.first[index] + len(drafts)  # where this draft would be read
-            if len(drafts) < row.limit and position < len(row.row.block_ids) * self.block_size:
+            self.drafts[index].append(token)
+            if len(self.drafts[index]) <= most_passes(self.rows[index], self.first[index], self.block_size):
                 going.append(place)
         return going
 

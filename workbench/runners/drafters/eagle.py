@@ -17,7 +17,7 @@ from workbench.models.batch import FlatBatch
 from workbench.models.eagle import EagleHead, compiled_drafting
 from workbench.models.loading import LoadedModel
 from workbench.models.native_draft import Link, NativeDraft
-from workbench.runners.drafters.base import Chain, DraftRow, Stepped, batch_of
+from workbench.runners.drafters.base import Chain, DraftRow, Stepped, batch_of, most_passes
 from workbench.runners.drafting import Grown
 from workbench.runners.kv_tensors import empty_blocks
 
@@ -45,10 +45,10 @@ class EagleDrafter:
         """Read what the target has computed, then draft for those who want it."""
         read = [DraftRow(row.row.start, row.row.start + row.num_read, _following(row), row.row.block_ids) for row in rows]
         batch = batch_of(read, after.block_size, [row.limit > 0 for row in rows])
-        hidden, token_ids = self._run(batch, self.head.features(_of_read(rows, after)))
         living, ends = [index for index, row in enumerate(rows) if row.limit], [row.end - 1 for row in read]
         if self.compiled is not None:
-            return _at_once(self.compiled, rows, ends, living, token_ids, hidden, self.kv[0])
+            return self._at_once(self.compiled, rows, ends, living, batch, after)
+        hidden, token_ids = self._run(batch, self.head.features(_of_read(rows, after)))
         drafts = Chain(rows, ends, after.block_size)
 
         def go_on(batch: FlatBatch, going: list[int]) -> list[int]:
@@ -59,30 +59,24 @@ class EagleDrafter:
         return drafts.run(living, token_ids, go_on)
 
     def _run(self, batch: FlatBatch, features: Tensor) -> tuple[Tensor, list[int]]:
-        hidden, scores = self.head.run(batch, features, self.kv[0])
-        return hidden, self.head.draft_ids[scores.argmax(dim=-1)].tolist()
+        hidden, normed = self.head.run(batch, features, self.kv[0])
+        return hidden, self.head.vocabulary.likeliest(normed)
 
-
-def _at_once(
-    compiled: NativeDraft,
-    rows: Sequence[Grown],
-    ends: Sequence[int],
-    living: Sequence[int],
-    first: Sequence[int],
-    hidden: Tensor,
-    kv: Tensor,
-) -> list[list[int]]:
-    """What :meth:`Chain.run` gives after the ``first`` drafts, in one call."""
-    drafts: list[list[int]] = [[] for _ in rows]
-    links = []
-    for index, token in zip(living, first, strict=True):
-        row, room = rows[index], len(rows[index].row.block_ids) * kv.shape[2] - 1 - ends[index]
-        drafts[index].append(token)
-        links.append(Link(token, ends[index] + 1, min(row.limit - 1, room), row.row.block_ids))
-    order = sorted([place for place, link in enumerate(links) if link.passes > 0], key=lambda place: -links[place].passes)
-    for place, more in zip(order, compiled.run([links[place] for place in order], hidden[order], kv), strict=True):
-        drafts[living[place]] += more
-    return drafts
+    def _at_once(
+        self, compiled: NativeDraft, rows: Sequence[Grown], ends: Sequence[int], living: Sequence[int], batch: FlatBatch, after: Stepped
+    ) -> list[list[int]]:
+        """The same in one call."""
+        links = []
+        for index in living:
+            link = Link(ends[index] + 1, most_passes(rows[index], ends[index], after.block_size), rows[index].row.block_ids)
+            links.append(link)
+        order = sorted(range(len(links)), key=lambda place: -links[place].passes)
+        batch = batch._replace(logits_rows=batch.logits_rows[order])
+        drafts: list[list[int]] = [[] for _ in rows]
+        found = compiled.run(batch, after.taps, _read_at(rows, after), [links[place] for place in order], self.kv[0])
+        for place, tokens in zip(order, found, strict=True):
+            drafts[living[place]] = tokens
+        return drafts
 
 
 def _following(row: Grown) -> list[int]:
@@ -91,8 +85,12 @@ def _following(row: Grown) -> list[int]:
     return row.token_ids[first : first + row.num_read]
 
 
+def _read_at(rows: Sequence[Grown], after: Stepped) -> list[int]:
+    """Where the features of the tokens that stay stand."""
+    return list(chain.from_iterable(range(begin, begin + row.num_read) for begin, row in zip(after.begins, rows, strict=True)))
+
+
 def _of_read(rows: Sequence[Grown], after: Stepped) -> list[Tensor]:
-    """The features of the tokens that stay."""
-    spans = [range(begin, begin + row.num_read) for begin, row in zip(after.begins, rows, strict=True)]
-    wanted = torch.tensor(list(chain.from_iterable(spans)), device=after.taps[0].device)
+    """Those features."""
+    wanted = torch.tensor(_read_at(rows, after), device=after.taps[0].device)
     return [tap if len(wanted) == len(tap) else tap.index_select(0, wanted) for tap in after.taps]
