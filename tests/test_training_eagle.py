@@ -249,7 +249,7 @@ def test_rounds_go_on_after_what_was_accepted():
 def project(folder, work, **changes):
     options = (
         "--minutes-generate 0.02 --slots 8 --user-end 160 --answer 12 --held-out-per-kind 1 --taps 0,1,2 --draft-vocab 64 --ffn-size 48 "
-        "--batch-tokens 256 --chunk 32 --draft-len 3 --passes 3"
+        "--shipped-vocab 80 --screen-rank 16 --batch-tokens 256 --chunk 32 --draft-len 3 --passes 3"
     )
     _, settings = parse(["--work", str(work), *options.split()])
     return Project(dataclasses.replace(settings, **changes), work, folder, CPU)
@@ -285,7 +285,8 @@ def test_training_restarts_where_it_stopped_and_its_export_reads_back(folder, tm
         assert (matrix.values() - expected["head"][name]).abs().max() <= expected["head"][name].abs().max() / 200
     assert shapes == {
         "tap_norm": (3, 32), "fc": (32, 96), "embed_norm": (32,), "feature_norm": (32,), "qkv": (64, 64), "output": (32, 32),
-        "ffn_norm": (32,), "gate_up": (96, 32), "down": (32, 48), "norm": (32,), "draft_ids": (64,),
+        "ffn_norm": (32,), "gate_up": (96, 32), "down": (32, 48), "norm": (32,), "draft_ids": (80,),
+        "screen.hidden": (16, 32), "screen.rows": (16, 32),
         "fc.scale": (32,), "qkv.scale": (64,), "output.scale": (32,), "gate_up.scale": (96,), "down.scale": (32,),
     }  # fmt: skip
     assert ids.dtype == torch.int32
@@ -300,7 +301,7 @@ def test_training_restarts_where_it_stopped_and_its_export_reads_back(folder, tm
 def test_default_head_fits_the_package():
     shape = Shape(30, 576, 9, 3, 64, 1536, 49152, 1e-5, 1e5)
     head = Head(shape, len(Settings().taps), Settings().ffn_size, torch.ones(576), seed=0)
-    assert head.num_parameters + 4 * Settings().draft_vocab <= 11_900_000  # bytes: one for a weight, four for an id
+    assert head.num_parameters + 4 * Settings().shipped_vocab + 4 * 576 * Settings().screen_rank <= 11_900_000  # bytes
 
 
 def test_fingerprint_is_that_of_the_values_and_tells_targets_apart():
@@ -340,7 +341,8 @@ def test_an_answer_is_cut_where_it_begins_to_go_round():
 def test_a_larger_head_that_begins_with_a_smaller_one_says_the_same(target, tmp_path):
     small, file = Head(SHAPE, 2, 24, target.norm, seed=3), tmp_path / "small.safetensors"
     small.round_()
-    export_head(file, small, target, torch.arange(64), Settings(taps=(0, 2)), {"steps": 7})
+    screen = torch.zeros(2, 4, 32)
+    export_head(file, small, target, torch.arange(64), (screen[0], screen[1]), Settings(taps=(0, 2)), {"steps": 7})
     weights, taps, facts = exported(file)
     assert (taps, facts["steps"]) == ((0, 2), "7")
     large = Head(SHAPE, 3, 48, target.norm, seed=4)

@@ -27,6 +27,7 @@ from training.export import card, export_head, exported
 from training.generate import Chat, Limits, Sequence, Task, Writer, write_all
 from training.head import Head
 from training.prompts import KINDS, RAW, draw, min_tokens
+from training.screen import Moment, projections
 from training.settings import Settings
 from training.target import load_target
 from training.train import Trainer
@@ -90,6 +91,7 @@ class Project:
             raise SystemExit(f"taps {settings.taps} of a target with {self.target.shape.num_layers} layers: choose smaller ones (--taps)")
         self.held_out_file, self.progress_file = work / "held_out.npz", work / "generate.json"
         self.checkpoint, self.vocab_file, self.eval_file = work / "checkpoint.pt", work / "vocab.json", work / "eval.json"
+        self.moment_file = work / "moment.pt"
         self.head_file, self.card_file = work / f"{NAME}.eagle.safetensors", work / f"{NAME}.eagle.md"
 
     def shards(self) -> list[Path]:
@@ -171,21 +173,29 @@ class Project:
 
     # -- train -------------------------------------------------------------------------------------------------------------------------
 
-    def draft_ids(self) -> Tensor:
-        """The draft vocabulary: chosen once, from the answers, and kept."""
+    def draft_ids(self, count: int) -> Tensor:
+        """The ``count`` ids that answers hold most often, in order; how often is found out once, and kept."""
+        vocab_size = self.target.shape.vocab_size
         if not self.vocab_file.exists():
-            vocab_size = self.target.shape.vocab_size
             counts = self.texts.answer_counts(vocab_size)
+            counts[:3] = counts.max() + 1  # end of text, start and end of a turn
             order = np.argsort(-counts, kind="stable")
+            counts[:3] = 0
             covered = np.cumsum(counts[order]) / counts.sum()
-            coverage = {size: float(covered[min(size, vocab_size) - 1]) for size in COVERAGE_AT}
+            sizes = sorted({*COVERAGE_AT, self.settings.draft_vocab, self.settings.shipped_vocab})
+            coverage = {size: float(covered[min(size, vocab_size) - 1]) for size in sizes}
             say(f"draft vocabulary covers {coverage}")
-            specials = np.arange(3)  # end of text, start and end of a turn
-            others = order[~np.isin(order, specials)][: min(self.settings.draft_vocab, vocab_size) - len(specials)]
-            ids = np.sort(np.concatenate([specials, others]))
-            share = float(counts[ids].sum() / counts.sum())
-            _write(self.vocab_file, {"coverage": coverage, "draft_coverage": share, "ids": ids.tolist()})
-        return torch.tensor(_read(self.vocab_file)["ids"], device=self.device)
+            _write(self.vocab_file, {"coverage": coverage, "order": order.tolist()})
+        ids = _read(self.vocab_file)["order"][: min(count, vocab_size)]
+        return torch.tensor(sorted(ids), device=self.device)
+
+    def trained_ids(self) -> Tensor:
+        """The ids that the loss goes over."""
+        return self.draft_ids(self.settings.draft_vocab)
+
+    def shipped_ids(self) -> Tensor:
+        """The ids that the exported head drafts from."""
+        return self.draft_ids(self.settings.shipped_vocab)
 
     @cached_property
     def texts(self) -> Texts:
@@ -216,7 +226,7 @@ class Project:
             say(f"train: begins with {settings.start_from}, a head of {facts['steps']} steps")
         if self.device.type == "cuda" and settings.use_compiler:
             self.target.compile()
-        trainer = Trainer(settings, self.target, head, self.draft_ids(), self._batches(self.texts))
+        trainer = Trainer(settings, self.target, head, self.trained_ids(), self._batches(self.texts))
         if self.checkpoint.exists():
             trainer.restore(self.checkpoint)
             say(f"train: continues at step {trainer.step} after {trainer.seconds:.0f} s")
@@ -227,7 +237,7 @@ class Project:
         some = np.concatenate([np.flatnonzero(held_out.kinds == kind)[:24] for kind in range(len(KINDS))])
         trainer = self.trainer()
         say(f"train: {trainer.head.num_parameters:,} parameters on {len(trainer.batches.texts):,} sequences")
-        trainer.run(self.checkpoint, self._batches(held_out.chosen(some)), self.draft_ids(), most_steps)
+        trainer.run(self.checkpoint, self._batches(held_out.chosen(some)), self.trained_ids(), most_steps)
         say(f"train: stopped at step {trainer.step}, {trainer.tokens:,} tokens, {trainer.seconds:.0f} s")
 
     def trained(self) -> tuple[Head, dict[str, Any]]:
@@ -243,14 +253,21 @@ class Project:
 
     def evaluate(self) -> None:
         started, (head, state) = time.monotonic(), self.trained()
-        result = acceptance(head, self.target, self._batches(self.held_out), self.draft_ids(), self.settings)
+        moment = Moment()
+        result = acceptance(head, self.target, self._batches(self.held_out), self.shipped_ids(), self.settings, moment.add)
+        torch.save(moment.mean.cpu(), self.moment_file)
         _write(self.eval_file, {"step": state["step"], "result": result})
         say(f"{table(result)}\nevaluate: {line(result)} ({time.monotonic() - started:.1f} s)")
 
     def export(self) -> None:
         head, state = self.trained()
         facts: dict[str, Any] = {"target_name": NAME, "steps": state["step"], "train_tokens": state["tokens"]}
-        export_head(self.head_file, head, self.target, self.draft_ids(), self.settings, facts)
+        if not self.moment_file.exists():
+            raise SystemExit(f"{self.moment_file} is missing: run --stage evaluate first")
+        ids = self.shipped_ids()
+        moment = torch.load(self.moment_file, weights_only=True).to(self.device)
+        screen = projections(moment, self.target.head[ids], self.settings.screen_rank)
+        export_head(self.head_file, head, self.target, ids, screen, self.settings, facts)
         vocab, texts = _read(self.vocab_file), self.texts
         facts |= {
             "target_fingerprint": weights_fingerprint(self.target.norm, self.target.embedding),
@@ -259,8 +276,7 @@ class Project:
             "device": torch.cuda.get_device_name() if self.device.type == "cuda" else "a CPU",
             "data": {"sequences": len(texts), "answer_tokens": texts.num_answer_tokens},
             "coverage": vocab["coverage"],
-            "draft_coverage": vocab["draft_coverage"],
-            "draft_vocab": len(vocab["ids"]),
+            "num_ids": len(ids),
         }
         size = self.head_file.stat().st_size
         result = _read(self.eval_file)["result"]

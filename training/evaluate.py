@@ -6,6 +6,7 @@ all before it are the tokens that the target wrote; one outside the draft ids ne
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,9 +24,12 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def accepted_lengths(
-    head: Head, target: Target, batches: Batches, draft_ids: Tensor, settings: Settings
+    head: Head, target: Target, batches: Batches, draft_ids: Tensor, settings: Settings, see: Callable[[Tensor], None] | None = None
 ) -> list[tuple[int, np.ndarray, np.ndarray]]:
-    """For each sequence: its kind, and by origin how many of ``draft_len`` drafts were accepted and how many tokens remained."""
+    """For each sequence: its kind, and by origin how many of ``draft_len`` drafts were accepted and how many tokens remained.
+
+    ``see`` is shown the states from which drafts are scored, ``[rows, hidden]`` at a time.
+    """
     rows, result = target.head[draft_ids].contiguous(), []
     for batch in batches.in_order():
         taps, _ = target.forward(batch.tokens, settings.taps)
@@ -36,6 +40,8 @@ def accepted_lengths(
         for index in range(settings.draft_len):
             feature = drafter.advance(tokens, feature)
             chosen = drafter.normed(feature.flatten(0, 1).index_select(0, batch.origins))
+            if see is not None:
+                see(chosen[batch.remaining > index])
             drafts = draft_ids[torch.cat([wide_logits(part, rows).argmax(dim=-1) for part in chosen.split(settings.chunk)])]
             written = shifted(batch.tokens, 2 + index).flatten().index_select(0, batch.origins)
             alive &= (drafts == written) & (batch.remaining > index)
@@ -82,9 +88,11 @@ def summary(sequences: list[tuple[int, np.ndarray, np.ndarray]], draft_len: int)
     }
 
 
-def acceptance(head: Head, target: Target, batches: Batches, draft_ids: Tensor, settings: Settings) -> dict[str, Any]:
+def acceptance(
+    head: Head, target: Target, batches: Batches, draft_ids: Tensor, settings: Settings, see: Callable[[Tensor], None] | None = None
+) -> dict[str, Any]:
     """``summary`` of every kind, and of all sequences together."""
-    sequences = accepted_lengths(head, target, batches, draft_ids, settings)
+    sequences = accepted_lengths(head, target, batches, draft_ids, settings, see)
     result: dict[str, Any] = {}
     for index, name in enumerate(KINDS):
         of_kind = [sequence for sequence in sequences if sequence[0] == index]

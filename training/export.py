@@ -25,15 +25,19 @@ FORMAT = "workbench-eagle"
 VERSION = "2"
 
 
-def export_head(path: Path, head: Head, target: Target, draft_ids: Tensor, settings: Settings, facts: dict[str, Any]) -> None:
+def export_head(
+    path: Path, head: Head, target: Target, draft_ids: Tensor, screen: tuple[Tensor, Tensor], settings: Settings, facts: dict[str, Any]
+) -> None:
     """Write the head: matrices as int8 with a bf16 ``NAME.scale`` for each output, the rest as bf16.
 
+    ``screen`` are the two projections of ``screen.py``.
     ``facts`` (target's name, steps, train tokens, …) go into the metadata as strings.
     """
     shape = target.shape
     tensors = {name: weight.detach().to(torch.bfloat16) for name, weight in head.named_parameters()}
     for name in MATRICES:
         tensors[name], tensors[f"{name}.scale"] = Int8.of(head.get_parameter(name).detach())
+    tensors["screen.hidden"], tensors["screen.rows"] = (part.to(torch.bfloat16) for part in screen)
     tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     tensors["draft_ids"] = draft_ids.to(torch.int32).cpu().contiguous()
     metadata = {
@@ -60,7 +64,7 @@ def exported(path: Path) -> tuple[dict[str, Tensor], tuple[int, ...], dict[str, 
     weights = {
         name: Int8(tensor, stored[f"{name}.scale"]).values() if f"{name}.scale" in stored else tensor.float()
         for name, tensor in stored.items()
-        if not name.endswith(".scale") and name != "draft_ids"
+        if not name.endswith(".scale") and name != "draft_ids" and not name.startswith("screen.")
     }
     return weights, tuple(int(tap) for tap in facts["taps"].split(",")), facts
 
@@ -80,7 +84,9 @@ With any other target it drafts nonsense, so loading compares the fingerprint.  
 | architecture | one decoder layer, features after layers {", ".join(str(tap) for tap in settings.taps)} (from 0); \
 embedding and LM head are the target's |
 | parameters | {num_parameters:,}, matrices in int8, the rest in bf16, {num_bytes / 1e6:.1f} MB |
-| draft vocabulary | {facts["draft_vocab"]:,} ids, {100 * facts["draft_coverage"]:.2f} % of the answers' tokens |
+| draft vocabulary | {facts["num_ids"]:,} ids, {100 * coverage[str(settings.shipped_vocab)]:.2f} % of the answers' tokens; \
+trained on {settings.draft_vocab:,}, {100 * coverage[str(settings.draft_vocab)]:.2f} % |
+| screening | rank {settings.screen_rank}: all ids are scored roughly by so many numbers each, the best of them exactly |
 | training data | {train["sequences"]:,} conversations, {train["answer_tokens"]:,} answer tokens, all written by the target itself: \
 it continues short openings of user turns and answers them ({100 * settings.greedy_share:.0f} % greedily, the others at temperature \
 {settings.temperatures[0]} to {settings.temperatures[-1]}); no outside text |

@@ -25,7 +25,7 @@ class Settings:
     start_from: str = ""  # an exported head to go on from; it may be smaller
     taps: tuple[int, ...] = (2, 8, 14, 20, 26, 29)
     ffn_size: int = 3072  # twice the target's: the matrices are shipped in one byte a weight
-    draft_vocab: int = 16384
+    draft_vocab: int = 16384  # ids that the loss goes over
     passes: int = 5
     pass_discount: float = 0.85
     hard_share: float = 0.2
@@ -36,5 +36,7 @@ class Settings:
     batch_tokens: int = 16384
     chunk: int = 2048
     use_compiler: bool = True
-    # evaluate
+    # evaluate and export
     draft_len: int = 6
+    shipped_vocab: int = 32768  # ids that the head drafts from
+    screen_rank: int = 128  # numbers by which each of them is scored roughly

@@ -27,7 +27,6 @@ from torch import Tensor
 
 from workbench.models.batch import FlatBatch
 from workbench.models.config import ModelConfig
-from workbench.models.llama import Linear
 
 SOURCE = Path(__file__).with_name("native.c")
 HEADERS = tuple(SOURCE.with_name(name) for name in ("native_pool.h", "native_draft.h"))
