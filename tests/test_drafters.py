@@ -461,8 +461,8 @@ def test_kernels_for_rounded_weights_give_what_the_widened_weights_give(bits, ha
     assert tiny_models.relative_error(found, expected) < 2e-2
 
 
-@pytest.mark.parametrize(("drafts", "block_size", "num_blocks"), [(1, 4, 40), (4, 4, 40), (6, 16, 12), (3, 1, 60), (5, 4, 16)])
-def test_drafting_in_one_compiled_call_is_what_its_operations_give_one_by_one(drafts, block_size, num_blocks, tmp_path, monkeypatch):
+def wide_target(tmp_path, monkeypatch):
+    """A target that runs on compiled kernels."""
     wide_heads = {"tie_word_embeddings": True, "hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
     monkeypatch.setitem(tiny_models.VARIANTS, "tied wide heads", ("llama", wide_heads))
     folder = tiny_models.save("tied wide heads", tmp_path)
@@ -470,6 +470,12 @@ def test_drafting_in_one_compiled_call_is_what_its_operations_give_one_by_one(dr
     target = load_folder(folder, dtype="bfloat16", device="cpu")
     if not isinstance(target.path.kernels, NativeKernels):
         pytest.skip("no C compiler here")
+    return target
+
+
+@pytest.mark.parametrize(("drafts", "block_size", "num_blocks"), [(1, 4, 40), (4, 4, 40), (6, 16, 12), (3, 1, 60), (5, 4, 16)])
+def test_drafting_in_one_compiled_call_is_what_its_operations_give_one_by_one(drafts, block_size, num_blocks, tmp_path, monkeypatch):
+    target = wide_target(tmp_path, monkeypatch)
     method = f"eagle:{write_head(tmp_path / 'wide.eagle.safetensors', target)}"
     proposed = []
     for in_one_call in (True, False):
@@ -482,6 +488,23 @@ def test_drafting_in_one_compiled_call_is_what_its_operations_give_one_by_one(dr
     assert proposed[0] == proposed[1]
     assert max(len(one.token_ids) for some in proposed[0] for one in some) == drafts
     assert drafts == 1 or {len(one.token_ids) for some in proposed[0] for one in some} >= {1, drafts}  # rows of unlike lengths
+
+
+@pytest.mark.parametrize("rank", [8, 64])
+def test_projections_for_screening_change_no_draft_of_a_small_vocabulary(rank, tmp_path, monkeypatch):
+    """Up to 4,096 ids all are scored exactly, however rough the screen."""
+    target = wide_target(tmp_path, monkeypatch)
+    head = write_head(tmp_path / "wide.eagle.safetensors", target)
+    with safe_open(head, "pt") as file:
+        facts = file.metadata()
+    screen = {name: torch.randn(rank, 64) for name in ("screen.hidden", "screen.rows")}
+    save_file(load_file(head) | screen, tmp_path / "screened.safetensors", facts)
+    drafts = [
+        [record.proposed for record in to_the_end(engine_of(target, f"eagle:{tmp_path / name}", 4)).trace.records]
+        for name in ("wide.eagle.safetensors", "screened.safetensors")
+    ]
+    assert drafts[0] == drafts[1]
+    assert any(drafts[0])
 
 
 def test_a_head_in_int8_is_read_as_the_values_that_it_stands_for(head, target, tmp_path):
@@ -556,6 +579,14 @@ DAMAGE = {
     "negative ids": (lambda tensors, facts: (tensors | {"draft_ids": tensors["draft_ids"] - 1}, facts), "damaged EAGLE head"),
     "ids in a square": (lambda tensors, facts: (tensors | {"draft_ids": tensors["draft_ids"][:, None]}, facts), "damaged EAGLE head"),
     "a flat down": (lambda tensors, facts: (tensors | {"down": tensors["down"][0]}, facts), "damaged EAGLE head"),
+    "a flat screen": (
+        lambda tensors, facts: (tensors | {f"screen.{name}": torch.zeros(5) for name in ("hidden", "rows")}, facts),
+        "screen.hidden should have the shape",
+    ),
+    "half a screen": (
+        lambda tensors, facts: (tensors | {"screen.hidden": torch.zeros(4, tensors["fc"].shape[0])}, facts),
+        "screen.rows should have the shape",
+    ),
     "another format": (lambda tensors, facts: (tensors, facts | {"format": "other"}), "is no EAGLE head of format"),
 }
 

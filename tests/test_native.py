@@ -12,13 +12,17 @@ import pytest
 import tiny_models as tiny
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
+from training.screen import projections
 from workbench.models import native
 from workbench.models.batch import flatten
 from workbench.models.kernels import TorchKernels
 from workbench.models.linear import widened
 from workbench.models.loading import load_folder
+from workbench.models.native_draft import NativeVocabulary
 from workbench.models.paths import Path as ExecutionPath
+from workbench.models.quantised import Int8
 
 LIBRARY = native.library()
 pytestmark = pytest.mark.skipif(LIBRARY is None, reason="no C compiler with OpenMP here")
@@ -48,6 +52,43 @@ def test_projection_with_int8_weights_equals_torch_for_any_shape(rows: int, outp
     bias, x = torch.randn(outputs), torch.randn(rows, inputs)
     ours = native.NativeKernels(LIBRARY).make_int8_linear(q, scale, bias)(x)
     assert tiny.relative_error(ours, F.linear(x.double(), q.double() * scale.double()[:, None], bias.double())) <= 1e-5
+
+
+def vocabulary_of(embedding: Tensor, ids: Tensor, screen: tuple[Tensor, Tensor] | None = None) -> NativeVocabulary:
+    assert LIBRARY is not None
+    kernels = native.NativeKernels(LIBRARY)
+    rows = embedding[ids].float() if screen is None else embedding[ids].float() @ screen[1].T
+    project = None if screen is None else kernels.make_linear([screen[0].bfloat16()], None)
+    return NativeVocabulary(kernels, project, kernels.make_int8_linear(*Int8.of(rows), None), embedding, ids)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 17])
+@pytest.mark.parametrize(("num_ids", "size"), [(1, 16), (31, 16), (4096, 32), (4097, 32), (9001, 64)])
+def test_the_likeliest_id_is_that_of_the_largest_exact_score(num_ids: int, size: int, rows: int) -> None:
+    """Rough scores of int8 rows differ from exact ones by a hundredth, so that the best is always among the 128 roughly best groups."""
+    torch.manual_seed(num_ids)
+    embedding, ids = torch.randn(2 * num_ids, size).bfloat16(), torch.arange(0, 2 * num_ids, 2)
+    hidden = torch.randn(rows, size)
+    exact = hidden.double() @ embedding[ids].double().T
+    assert vocabulary_of(embedding, ids).likeliest(hidden) == ids[exact.argmax(1)].tolist()
+
+
+def test_the_likeliest_id_is_found_by_projections_that_keep_what_counts() -> None:
+    torch.manual_seed(4)
+    spread = torch.tensor([4.0] * 12 + [0.05] * 52)  # states that lie near 12 of 64 directions
+    embedding, ids = torch.randn(9000, 64).bfloat16(), torch.arange(9000)
+    hidden = torch.randn(500, 64) * spread
+    screen = projections((hidden.double().T @ hidden.double()) / len(hidden), embedding.float(), 16)
+    exact = hidden.double() @ embedding.double().T
+    assert vocabulary_of(embedding, ids, screen).likeliest(hidden) == exact.argmax(1).tolist()
+
+
+def test_the_likeliest_of_what_is_no_number_is_some_id() -> None:
+    embedding, ids = torch.randn(5000, 16).bfloat16(), torch.arange(5000)
+    found = vocabulary_of(embedding, ids).likeliest(torch.tensor([[float("nan")] * 16, [0.0] * 16, [float("inf")] * 16]))
+    assert len(found) == 3
+    assert all(0 <= token < 5000 for token in found)
+    assert vocabulary_of(embedding, ids).likeliest(torch.empty(0, 16)) == []
 
 
 @pytest.mark.parametrize("kind", ["bf16", "int8"])

@@ -22,7 +22,9 @@ from training.evaluate import rounds
 from training.export import export_head, exported
 from training.generate import Chat, Limits, Sequence, Task, Writer, write_all
 from training.head import MATRICES, Chain, Drafter, Head, attend_chain, shifted
-from training.loops import closed, kept
+from training.loops import closed
+from training.loops import kept as kept_tokens
+from training.screen import Moment, kept, projections
 from training.settings import Settings
 from training.target import Shape, from_weights, load_target, rotary, rotate
 from training.train import DraftLoss, draft_chunk, target_labels
@@ -129,7 +131,7 @@ def test_greedy_generation_is_that_of_a_naive_loop(target):
         assert row == [74, 80] if kind == 4 else row[:5] == [1, 50, 51, 70 + kind, 80] and row[-3:] == [2, 60, 61] and len(row) <= 15
         while len(row) < answer_start + 14 and (len(row) == answer_start or row[-1] != 2):
             row.append(int((target.forward(torch.tensor([row]), (0,))[1][0, -1] @ target.head.T).argmax()))
-        end = int(kept(torch.tensor([row[answer_start:]])))  # an answer may be ended from there on
+        end = int(kept_tokens(torch.tensor([row[answer_start:]])))  # an answer may be ended from there on
         assert len(tokens) == len(row) or len(tokens) >= answer_start + end
         assert tokens.tolist() == row[: len(tokens)]
 
@@ -147,7 +149,7 @@ def test_an_answer_that_goes_round_is_ended_and_its_slot_writes_the_next(target)
     assert len(written) == 5
     assert min(len(tokens) - start for _, _, tokens, start in written) < 60  # the little model does go round
     for _, _, tokens, start in written:
-        end = start + int(kept(torch.from_numpy(tokens[start:].astype(np.int64))[None]))
+        end = start + int(kept_tokens(torch.from_numpy(tokens[start:].astype(np.int64))[None]))
         assert len(tokens) < end + 5 or tokens[-1] == 2
 
 
@@ -357,3 +359,20 @@ def test_a_larger_head_that_begins_with_a_smaller_one_says_the_same(target, tmp_
         torch.testing.assert_close(said(large, (0, 1, 2)), said(small, taps), atol=2e-2, rtol=2e-2)
         with pytest.raises(SystemExit, match="does not fit"):
             large.go_on_from_(weights, taps, (0, 1, 3))
+
+
+def test_projections_have_the_least_error_that_their_rank_allows_and_keep_the_best():
+    generator = torch.Generator().manual_seed(6)
+    states = torch.randn(400, 24, generator=generator) * torch.logspace(0, -2, 24)
+    rows = torch.randn(90, 24, generator=generator) @ torch.diag(torch.logspace(-1, 0, 24))
+    scores, moment = (states @ rows.T).double(), Moment()
+    for part in states.split(37):
+        moment.add(part)
+    values = torch.linalg.svdvals(scores)
+    for rank in (2, 8, 24):
+        of_states, of_rows = projections(moment.mean, rows, rank)
+        error = (scores - ((states @ of_states.T) @ (rows @ of_rows.T).T).double()).norm()
+        assert error <= 1.01 * values[rank:].norm() + 1e-3 * values[0]
+        assert error >= 0.99 * values[rank:].norm() - 1e-3 * values[0]
+    assert kept(states, rows, *projections(moment.mean, rows, 24), candidates=1) == 1.0
+    assert kept(states, rows, *projections(moment.mean, rows, 2), candidates=1) < 1.0

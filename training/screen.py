@@ -1,7 +1,8 @@
 """Two projections by which drafting scores every token of a large vocabulary at a fraction of the cost.
 
-A hidden state ``x`` and a row ``w`` of the LM head get their product from ``rank`` numbers each: ``(hidden @ x) . (rows @ w)``.  Of all pairs of projections of that rank these have the least squared error over the states that the head puts out (the truncated singular
-value decomposition of all scores, computed from the second moments of states and of rows).  The best of these rough scores are then scored
+A hidden state ``x`` and a row ``w`` of the LM head get their product from ``rank`` numbers each: ``(hidden @ x) . (rows @ w)``.  Of all
+pairs of projections of that rank these have the least squared error over the states that the head puts out (the truncated singular value
+decomposition of all scores, computed from the second moments of states and of rows).  The best of these rough scores are then scored
 exactly, so a draft is lost only if its rough score is not among them.  The idea is that of SVD-softmax (Shim et al., NIPS 2017).
 """
 

@@ -53,6 +53,8 @@ def _grown(plan: StepPlan, row: PlanRow, emitted: Sequence[int]) -> Grown:
 
 def _limit(plan: StepPlan, row: PlanRow, known: Sequence[int], emitted: Sequence[int]) -> int:
     """Drafts that can still become output: a round emits one token more than it accepts, and none after the end."""
+    if not plan.num_drafts:
+        return 0
     request, sampling = row.request, row.request.sampling
     ends = set(sampling.stop_token_ids) | (set() if sampling.ignore_eos else set(request.eos_token_ids))
     if ends.intersection(emitted) and len(known) - request.num_prompt_tokens >= sampling.min_tokens:

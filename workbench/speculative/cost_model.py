@@ -18,6 +18,7 @@ STALE_STEPS = 256  # measurements older than this give way to the next one
 FIXED_TOKENS = 16  # until measured, a step costs as much as reading so many tokens, and its own on top
 FIRST_DOUBT, SECOND_DOUBT, STALE_DOUBT = 0.7, 0.25, 0.25
 MAX_GUESS_DOUBT = 0.6  # of what was read off neighbours
+BEYOND_DOUBT = 0.1  # at least, of what goes on with a slope that was measured: costs bend upwards, so it is too low rather than too high
 MAX_CELLS = 128
 
 
@@ -124,10 +125,13 @@ class StepCosts:
         after = bisect.bisect_left(self._sizes, token_class(num_tokens))
         below = self._curve[self._sizes[after - 1]] if after else None
         above = self._curve[self._sizes[after]] if after < len(self._sizes) else None
+        if above is None and (slope := self._last_slope()) is not None:
+            last = self._curve[self._sizes[-1]]
+            return Estimate(last.level_ms + slope * max(0.0, num_tokens - last.size), max(BEYOND_DOUBT, last.doubt(step)))
         if below is None or above is None:
             nearest = below or above
             assert nearest is not None, "predict() before learn()"
-            ms = _scaled(nearest, num_tokens) if below is None else self._beyond(num_tokens)
+            ms = _scaled(nearest, num_tokens)
         else:
             share = min(1.0, max(0.0, (num_tokens - below.size) / max(1, above.size - below.size)))
             ms = below.level_ms + share * (above.level_ms - below.level_ms)
@@ -135,14 +139,16 @@ class StepCosts:
         apart = 0.5 * abs(math.log2(max(1.0, num_tokens) / max(1, nearest.size)))
         return Estimate(ms, min(MAX_GUESS_DOUBT, nearest.doubt(step) + apart))
 
-    def _beyond(self, num_tokens: float) -> float:
-        """The last slope goes on: from a point clearly before the last one, or noise between close points would decide."""
+    def _last_slope(self) -> float | None:
+        """Milliseconds a token beyond the last point, if it was measured.
+
+        From a point clearly before the last one, or noise between close points would decide.
+        """
         last = self._curve[self._sizes[-1]]
         before = next((c for s in reversed(self._sizes) if (c := self._curve[s]).size <= last.size / 1.5), None)
         if before is None:
-            return _scaled(last, num_tokens)
-        slope = (last.level_ms - before.level_ms) / (last.size - before.size)
-        return last.level_ms + min(max(0.0, slope), last.level_ms / last.size) * max(0.0, num_tokens - last.size)
+            return None
+        return min(max(0.0, (last.level_ms - before.level_ms) / (last.size - before.size)), last.level_ms / last.size)
 
 
 def _scaled(cell: Cell, num_tokens: float) -> float:
