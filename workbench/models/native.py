@@ -108,8 +108,8 @@ def _declared(lib: ctypes.CDLL) -> ctypes.CDLL:
         "wb_silu_mul": (pointer, pointer, long, long, integer),
         "wb_likeliest_room": (pointer, long),
         "wb_likeliest": (pointer, pointer, pointer, long, pointer, integer),
-        "wb_draft_room": (pointer, long, long),
-        "wb_draft": (pointer, pointer, pointer, pointer, long, pointer, pointer, pointer, pointer, pointer, ctypes.POINTER(Step)),
+        "wb_draft_room": (pointer, long, long, long, long),
+        "wb_draft": (pointer, pointer, long, pointer, long, *(pointer,) * 6, ctypes.POINTER(Step)),
         "wb_attend": (pointer, pointer, pointer, integer, pointer, pointer, ctypes.POINTER(Step)),
     }
     for name, arguments in signatures.items():

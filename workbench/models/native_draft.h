@@ -107,7 +107,9 @@ typedef struct {
     Matrix fc, query, keys_values, output, gate_up, down;
     Vocabulary vocabulary;
     const float *tap_norms, *embed_norm, *feature_norm, *ffn_norm, *norm; /* tap_norms: [taps][size] */
+    const float *inv_freq;                                                /* [dim / 2] */
     int64_t taps;
+    float rope_scaling;
 } DraftHead;
 
 /* The entries of a pass: what goes into the cache, and which of them are scored. */
@@ -117,6 +119,12 @@ typedef struct {
     int64_t num_scored;
     const Step *step;
 } Pass;
+
+/* A request: `count` entries from position `start` on are read, from row `tap_row` of every tap on, into the blocks at `table` of the tables;
+ * then so many drafts are wanted. */
+typedef struct {
+    int64_t start, count, tap_row, table, drafts;
+} Asked;
 
 typedef struct {
     const DraftHead *head;
@@ -175,11 +183,6 @@ static int64_t room_of_scored(const DraftHead *h) {
     return 4 * size + h->query.outputs + h->output.inputs + h->gate_up.outputs + h->down.inputs;
 }
 
-int64_t wb_draft_room(const DraftHead *h, int64_t rows, int64_t scored) {
-    int64_t features = rows * (h->taps + 1) * h->vocabulary.size, others = rows * room_of_entry(h) + scored * room_of_scored(h);
-    return features + others + wb_likeliest_room(&h->vocabulary, scored);
-}
-
 /* Entries on top of `g`; of those that are scored `hidden`, which the next pass goes on from, and the `next` tokens.  `g` may be `hidden`. */
 static void pass_over(const DraftHead *h, const Pass *p, const float *g, float *hidden, int64_t *next, uint16_t *kv, float *room) {
     const Step *s = p->step;
@@ -209,23 +212,77 @@ static void pass_over(const DraftHead *h, const Pass *p, const float *g, float *
     wb_likeliest(&h->vocabulary, normed, next, count, rest, s->threads);
 }
 
-/* Read entries, of row `tap_rows[i]` of every tap each, and draft after those that are scored: a first token for each, then `passes` more.
- * In pass i only the first `counts[i]` of them take part.  `drafts` is [1 + passes][scored]; slots, positions, cosines and sines of
- * `chain` are those of all passes, [passes][scored]; `hidden` is [scored][size]. */
-void wb_draft(const DraftHead *h, const Pass *read, const float *const *taps, const int64_t *tap_rows, int64_t passes, const int64_t *counts,
-              int64_t *drafts, float *hidden, uint16_t *kv, float *room, const Step *chain) {
-    int64_t rows = read->step->tokens, size = h->vocabulary.size;
-    float *g = room, *normed = g + rows * size, *rest = normed + rows * h->taps * size;
-    Entries e = {.head = h, .pass = read, .taps = taps, .tap_rows = tap_rows, .to = normed};
-    run_pieces(some_taps, &e, (rows + AT_ONCE - 1) / AT_ONCE, read->step->threads);
-    apply(&h->fc, normed, g, rows, read->step->threads);
-    pass_over(h, read, g, hidden, drafts, kv, rest);
-    for (int64_t pass = 0; pass < passes; pass++) {
-        int64_t at = pass * read->num_scored;
-        Step s = *chain;
-        s.tokens = counts[pass], s.slots += at, s.positions += at;
-        s.cosines += at * (s.dim / 2), s.sines += at * (s.dim / 2);
-        Pass one = {drafts + at, 0, counts[pass], &s};
-        pass_over(h, &one, hidden, hidden, drafts + at + read->num_scored, kv, rest);
+/* Where entries stand: one after the other in memory, as a `Step` wants it. */
+typedef struct {
+    int64_t *slots, *positions, *tables;
+    float *cosines, *sines;
+    const DraftHead *head;
+    int64_t count, half;
+} Places;
+
+static void some_angles(const void *job, int64_t piece) {
+    const Places *p = job;
+    for (int64_t t = piece * AT_ONCE; t < (piece + 1) * AT_ONCE && t < p->count; t++)
+        for (int64_t i = 0; i < p->half; i++) {
+            float angle = p->positions[t] * p->head->inv_freq[i];
+            p->cosines[t * p->half + i] = cosf(angle) * p->head->rope_scaling, p->sines[t * p->half + i] = sinf(angle) * p->head->rope_scaling;
+        }
+}
+
+static void place(Places *p, const Asked *asked, int64_t position, const int64_t *tables, int64_t block_size) {
+    p->positions[p->count] = position, p->tables[p->count] = asked->table;
+    p->slots[p->count++] = tables[asked->table + position / block_size] * block_size + position % block_size;
+}
+
+static Step step_of(const Places *p, const int64_t *tables, const Step *shape) {
+    Step s = *shape;
+    run_pieces(some_angles, p, (p->count + AT_ONCE - 1) / AT_ONCE, s.threads);
+    s.tokens = p->count, s.slots = p->slots, s.positions = p->positions, s.table_begins = p->tables, s.tables = tables;
+    s.cosines = p->cosines, s.sines = p->sines;
+    return s;
+}
+
+/* Floats that so many entries of so many requests work on, of which `rows` want drafts. */
+int64_t wb_draft_room(const DraftHead *h, int64_t entries, int64_t requests, int64_t rows, int64_t dim) {
+    int64_t numbers = 2 * (4 * entries + requests + rows), angles = entries * dim, size = h->vocabulary.size; /* a number takes two floats */
+    int64_t features = (rows + entries * (1 + h->taps)) * size, passes = entries * room_of_entry(h) + rows * room_of_scored(h);
+    return numbers + angles + features + passes + wb_likeliest_room(&h->vocabulary, rows);
+}
+
+/* Read what is asked, then draft for the `rows` requests that `order` names, those with most drafts first.  `tokens` follow the entries,
+ * request by request; `drafts` is [most][rows]. */
+void wb_draft(const DraftHead *h, const Asked *asked, int64_t requests, const int64_t *order, int64_t rows, const int64_t *tokens,
+              const int64_t *tables, const float *const *taps, int64_t *drafts, uint16_t *kv, float *room, const Step *shape) {
+    int64_t entries = 0, size = h->vocabulary.size, half = shape->dim / 2;
+    for (int64_t i = 0; i < requests; i++) entries += asked[i].count;
+    int64_t *slots = (int64_t *)room, *tap_rows = slots + 3 * entries, *lasts = tap_rows + entries, *scored = lasts + requests;
+    float *cosines = (float *)(scored + rows), *hidden = cosines + 2 * entries * half, *g = hidden + rows * size;
+    float *normed = g + entries * size, *rest = normed + entries * h->taps * size;
+    Places p = {slots, slots + entries, slots + 2 * entries, cosines, cosines + entries * half, h, 0, half};
+    for (int64_t i = 0; i < requests; i++) {
+        for (int64_t j = 0; j < asked[i].count; j++) {
+            tap_rows[p.count] = asked[i].tap_row + j;
+            place(&p, asked + i, asked[i].start + j, tables, shape->block_size);
+        }
+        lasts[i] = p.count - 1;
+    }
+    for (int64_t i = 0; i < rows; i++) scored[i] = lasts[order[i]];
+    Step step = step_of(&p, tables, shape);
+    Pass read = {tokens, scored, rows, &step};
+    Entries e = {.head = h, .pass = &read, .taps = taps, .tap_rows = tap_rows, .to = normed};
+    run_pieces(some_taps, &e, (entries + AT_ONCE - 1) / AT_ONCE, step.threads);
+    apply(&h->fc, normed, g, entries, step.threads);
+    pass_over(h, &read, g, hidden, drafts, kv, rest);
+    for (int64_t done = 1, left = rows; rows; done++, drafts += rows) {
+        while (left && asked[order[left - 1]].drafts <= done) left--;
+        if (!left) break;
+        p.count = 0;
+        for (int64_t i = 0; i < left; i++) {
+            const Asked *one = asked + order[i];
+            place(&p, one, one->start + one->count - 1 + done, tables, shape->block_size);
+        }
+        step = step_of(&p, tables, shape);
+        Pass pass = {drafts, 0, left, &step};
+        pass_over(h, &pass, hidden, hidden, drafts + rows, kv, rest);
     }
 }

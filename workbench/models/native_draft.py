@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from itertools import chain
+from itertools import accumulate, chain
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from workbench.models.batch import FlatBatch
 from workbench.models.config import ModelConfig
-from workbench.models.native import LANES, NativeKernels, NativeLinear, Step, rotations
+from workbench.models.native import LANES, NativeKernels, NativeLinear, Step
 
 
 class _Matrix(ctypes.Structure):
@@ -41,15 +40,9 @@ class _DraftHead(ctypes.Structure):
         *((name, _Matrix) for name in ("fc", "query", "keys_values", "output", "gate_up", "down")),
         ("vocabulary", _Vocabulary),
         *((name, ctypes.c_void_p) for name in ("tap_norms", "embed_norm", "feature_norm", "ffn_norm", "norm")),
+        ("inv_freq", ctypes.c_void_p),
         ("taps", ctypes.c_int64),
-    )
-
-
-class _Pass(ctypes.Structure):
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("tokens", "scored")),
-        ("num_scored", ctypes.c_int64),
-        ("step", ctypes.POINTER(Step)),
+        ("rope_scaling", ctypes.c_float),
     )
 
 
@@ -91,12 +84,17 @@ class NativeVocabulary:
         return ids.tolist()
 
 
-class Link(NamedTuple):
-    """A chain of drafts: ``passes`` more after the first, which is read at ``position``; ``block_ids`` have slots for them."""
+class Asked(NamedTuple):
+    """What one request wants: entries from position ``start`` on, with the tokens that follow them, and then ``num_drafts`` drafts.
 
-    position: int
-    passes: int
+    The entries' features stand in the taps from row ``tap_row`` on; ``block_ids`` have slots for entries and drafts.
+    """
+
+    start: int
+    tokens: Sequence[int]
+    tap_row: int
     block_ids: Sequence[int]
+    num_drafts: int
 
 
 class NativeDraft:
@@ -114,51 +112,43 @@ class NativeDraft:
         vocabulary: NativeVocabulary,
     ) -> None:
         self._kernels, self._config = kernels, config
-        self._keep = (linears, norms, vocabulary)  # whose memory the struct points to
+        inv_freq = torch.tensor(config.rope_inv_freq, dtype=torch.float32)
+        self._keep = (linears, norms, vocabulary, inv_freq)  # whose memory the struct points to
         qkv, queries = linears["qkv"], config.num_heads * config.head_dim
         self._head = _DraftHead(
             query=_Matrix.of(qkv, 0, queries),
             keys_values=_Matrix.of(qkv, queries),
             vocabulary=vocabulary.struct,
+            inv_freq=inv_freq.data_ptr(),
             taps=len(norms["tap_norms"]),
+            rope_scaling=config.rope_scaling,
             **{name: _Matrix.of(linear) for name, linear in linears.items() if name != "qkv"},
             **{name: norm.data_ptr() for name, norm in norms.items()},
         )
 
-    def run(self, batch: FlatBatch, taps: Sequence[Tensor], tap_rows: Sequence[int], links: Sequence[Link], kv: Tensor) -> list[list[int]]:
-        """Read ``batch`` (entry ``i`` has row ``tap_rows[i]`` of each tap), then draft: ``1 + passes`` tokens for each link.
-
-        ``batch.logits_rows`` are the entries that the links go on from, in their order; links with more passes come first.
-        """
-        rows, size, entries = len(links), taps[0].shape[1], len(batch.input_ids)
-        step = self._kernels.prepare(batch, self._config)
-        step.struct.side = kv.stride(0)
-        read = _Pass(batch.input_ids.ctypes.data, batch.logits_rows.ctypes.data, rows, ctypes.pointer(step.struct))
-        passes = np.array([link.passes for link in links], np.int64)
-        most = int(passes.max(initial=0))
-        counts = (passes > np.arange(most)[:, None]).sum(1)
-        at, addresses = np.array(tap_rows, np.int64), (ctypes.c_void_p * len(taps))(*(tap.data_ptr() for tap in taps))
-        drafts, hidden = np.zeros((1 + most, rows), np.int64), torch.empty(rows, size)
-        room = torch.empty(self._kernels.library.wb_draft_room(ctypes.byref(self._head), entries, rows))
-        chained, keep = self._chain(links, most, kv)
-        begin = (ctypes.byref(self._head), ctypes.byref(read), addresses, at.ctypes.data, most, counts.ctypes.data)
-        self._kernels.library.wb_draft(*begin, drafts.ctypes.data, hidden.data_ptr(), kv.data_ptr(), room.data_ptr(), chained)
-        del keep
-        return [drafts[: 1 + link.passes, row].tolist() for row, link in enumerate(links)]
-
-    def _chain(self, links: Sequence[Link], most: int, kv: Tensor) -> tuple[Step, tuple[object, ...]]:
-        """Where every pass reads and writes; of passes in which a link takes no part the numbers are never looked at."""
-        if not most:
-            return Step(), ()
-        config, block_size = self._config, kv.shape[2]
-        positions = np.array([link.position for link in links]) + np.arange(most)[:, None]
-        widths = [len(link.block_ids) for link in links]
-        begins = np.cumsum([0, *widths[:-1]])
-        tables = np.fromiter(chain.from_iterable(link.block_ids for link in links), np.int64)
-        blocks = np.minimum(positions // block_size, np.array(widths) - 1)
-        slots = tables[begins + blocks] * block_size + positions % block_size
-        cosines, sines = rotations(positions, config)
-        arrays = (slots, positions, begins, tables)
-        sizes = (config.num_heads, config.num_kv_heads, config.head_dim, block_size, len(links), kv.stride(0))
-        addresses = (*(array.ctypes.data for array in arrays), cosines.data_ptr(), sines.data_ptr())
-        return Step(*sizes, *addresses, config.rms_norm_eps, torch.get_num_threads()), (*arrays, cosines, sines)
+    def run(self, asked: Sequence[Asked], taps: Sequence[Tensor], kv: Tensor) -> list[list[int]]:
+        """Read all entries into ``kv``, and draft: so many drafts for each request as it wants."""
+        config, library = self._config, self._kernels.library
+        lengths, widths = [len(one.tokens) for one in asked], [len(one.block_ids) for one in asked]
+        begins = accumulate(widths[:-1], initial=0)
+        numbers = [(one.start, count, one.tap_row, table, one.num_drafts) for one, count, table in zip(asked, lengths, begins, strict=True)]
+        order = sorted((place for place, one in enumerate(asked) if one.num_drafts), key=lambda place: -asked[place].num_drafts)
+        entries, requests, rows = sum(lengths), len(asked), len(order)
+        arrays = (
+            np.array(numbers, np.int64),
+            np.array(order, np.int64),
+            np.fromiter(chain.from_iterable(one.tokens for one in asked), np.int64, entries),
+            np.fromiter(chain.from_iterable(one.block_ids for one in asked), np.int64, sum(widths)),
+        )
+        drafts = np.empty((asked[order[0]].num_drafts if order else 0, rows), np.int64)
+        room = torch.empty(library.wb_draft_room(ctypes.byref(self._head), entries, requests, rows, config.head_dim))
+        shape = Step(config.num_heads, config.num_kv_heads, config.head_dim, kv.shape[2], 0, kv.stride(0))
+        shape.eps, shape.threads = config.rms_norm_eps, torch.get_num_threads()
+        numbers_at, order_at, tokens_at, tables_at = (array.ctypes.data for array in arrays)
+        tap_addresses = (ctypes.c_void_p * len(taps))(*(tap.data_ptr() for tap in taps))
+        read = (numbers_at, requests, order_at, rows, tokens_at, tables_at, tap_addresses)
+        library.wb_draft(ctypes.byref(self._head), *read, drafts.ctypes.data, kv.data_ptr(), room.data_ptr(), shape)
+        found: list[list[int]] = [[] for _ in asked]
+        for row, place in enumerate(order):
+            found[place] = drafts[: asked[place].num_drafts, row].tolist()
+        return found

@@ -16,7 +16,7 @@ from torch import Tensor
 from workbench.models.batch import FlatBatch
 from workbench.models.eagle import EagleHead, compiled_drafting
 from workbench.models.loading import LoadedModel
-from workbench.models.native_draft import Link, NativeDraft
+from workbench.models.native_draft import Asked, NativeDraft
 from workbench.runners.drafters.base import Chain, DraftRow, Stepped, batch_of, most_passes
 from workbench.runners.drafting import Grown
 from workbench.runners.kv_tensors import empty_blocks
@@ -43,11 +43,11 @@ class EagleDrafter:
 
     def draft(self, rows: Sequence[Grown], after: Stepped) -> list[list[int]]:
         """Read what the target has computed, then draft for those who want it."""
+        if self.compiled is not None:
+            return self._at_once(self.compiled, rows, after)
         read = [DraftRow(row.row.start, row.row.start + row.num_read, _following(row), row.row.block_ids) for row in rows]
         batch = batch_of(read, after.block_size, [row.limit > 0 for row in rows])
         living, ends = [index for index, row in enumerate(rows) if row.limit], [row.end - 1 for row in read]
-        if self.compiled is not None:
-            return self._at_once(self.compiled, rows, ends, living, batch, after)
         hidden, token_ids = self._run(batch, self.head.features(_of_read(rows, after)))
         drafts = Chain(rows, ends, after.block_size)
 
@@ -62,21 +62,14 @@ class EagleDrafter:
         hidden, normed = self.head.run(batch, features, self.kv[0])
         return hidden, self.head.vocabulary.likeliest(normed)
 
-    def _at_once(
-        self, compiled: NativeDraft, rows: Sequence[Grown], ends: Sequence[int], living: Sequence[int], batch: FlatBatch, after: Stepped
-    ) -> list[list[int]]:
+    def _at_once(self, compiled: NativeDraft, rows: Sequence[Grown], after: Stepped) -> list[list[int]]:
         """The same in one call."""
-        links = []
-        for index in living:
-            link = Link(ends[index] + 1, most_passes(rows[index], ends[index], after.block_size), rows[index].row.block_ids)
-            links.append(link)
-        order = sorted(range(len(links)), key=lambda place: -links[place].passes)
-        batch = batch._replace(logits_rows=batch.logits_rows[order])
-        drafts: list[list[int]] = [[] for _ in rows]
-        found = compiled.run(batch, after.taps, _read_at(rows, after), [links[place] for place in order], self.kv[0])
-        for place, tokens in zip(order, found, strict=True):
-            drafts[living[place]] = tokens
-        return drafts
+        asked = []
+        for begin, row in zip(after.begins, rows, strict=True):
+            last = row.row.start + row.num_read - 1
+            num_drafts = 1 + most_passes(row, last, after.block_size) if row.limit else 0
+            asked.append(Asked(row.row.start, _following(row), begin, row.row.block_ids, num_drafts))
+        return compiled.run(asked, after.taps, self.kv[0])
 
 
 def _following(row: Grown) -> list[int]:
@@ -85,12 +78,8 @@ def _following(row: Grown) -> list[int]:
     return row.token_ids[first : first + row.num_read]
 
 
-def _read_at(rows: Sequence[Grown], after: Stepped) -> list[int]:
-    """Where the features of the tokens that stay stand."""
-    return list(chain.from_iterable(range(begin, begin + row.num_read) for begin, row in zip(after.begins, rows, strict=True)))
-
-
 def _of_read(rows: Sequence[Grown], after: Stepped) -> list[Tensor]:
-    """Those features."""
-    wanted = torch.tensor(_read_at(rows, after), device=after.taps[0].device)
+    """The features of the tokens that stay."""
+    spans = [range(begin, begin + row.num_read) for begin, row in zip(after.begins, rows, strict=True)]
+    wanted = torch.tensor(list(chain.from_iterable(spans)), device=after.taps[0].device)
     return [tap if len(wanted) == len(tap) else tap.index_select(0, wanted) for tap in after.taps]
