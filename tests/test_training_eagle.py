@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from training.loops import kept as kept_tokens
 from training.screen import Moment, kept, projections
 from training.settings import Settings
 from training.target import Shape, from_weights, load_target, rotary, rotate
-from training.train import DraftLoss, draft_chunk, target_labels
+from training.train import DraftLoss, Trainer, draft_chunk, target_labels
 from workbench.models.fingerprint import weights_fingerprint
 from workbench.models.quantised import Int8
 
@@ -298,6 +299,23 @@ def test_training_restarts_where_it_stopped_and_its_export_reads_back(folder, tm
     assert metadata["target_fingerprint"] == weights_fingerprint(last.target.norm, last.target.embedding)
     assert "Apache-2.0" in last.card_file.read_text()
     assert (tmp_path / "eval.json").exists()
+
+
+def test_an_interrupt_ends_training_after_the_step_under_way_with_a_checkpoint(folder, tmp_path):
+    work = project(folder, tmp_path, minutes_train=1e9)
+    work.generate()
+    trainer, advance = work.trainer(), Trainer.advance
+
+    def interrupted(self, batch):
+        result = advance(self, batch)
+        if self.step == 3:
+            signal.raise_signal(signal.SIGINT)
+        return result
+
+    trainer.advance = interrupted.__get__(trainer)
+    trainer.run(work.checkpoint, work._batches(work.held_out), work.trained_ids())
+    assert torch.load(work.checkpoint, weights_only=True)["state"]["step"] == 3
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_default_head_fits_the_package():

@@ -29,7 +29,7 @@ class Settings:
     passes: int = 5
     pass_discount: float = 0.85
     hard_share: float = 0.2
-    optimizer: str = "adamw"  # or "muon"
+    optimizer: str = "muon"  # or "adamw"
     learning_rate: float = 2e-3
     weight_decay: float = 0.01
     warmup_steps: int = 100

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,6 +102,17 @@ def optimizers(settings: Settings, matrices: list[Tensor], vectors: list[Tensor]
     return [muon, torch.optim.AdamW([rest], **common)]
 
 
+@contextmanager
+def interrupts_after_a_step() -> Iterator[list[int]]:
+    """Interrupts go into the list, to be looked at between steps: one in the middle of a step would leave half of it in the checkpoint."""
+    interrupts: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
+    try:
+        yield interrupts
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class Trainer:
     """The head, its optimiser and where training stands; ``save`` and ``restore`` keep all of it."""
 
@@ -177,13 +190,17 @@ class Trainer:
             setattr(self, name, value)
 
     def run(self, checkpoint: Path, held_out: Batches, draft_ids: Tensor, most_steps: int | None = None) -> None:
-        """Train until the minutes are used; a checkpoint and a look at ``held_out`` about every minute."""
+        """Train until the minutes are used, or until an interrupt; a checkpoint and a look at ``held_out`` about every minute."""
+        with interrupts_after_a_step() as interrupts:
+            self._run(checkpoint, held_out, draft_ids, most_steps, interrupts)
+
+    def _run(self, checkpoint: Path, held_out: Batches, draft_ids: Tensor, most_steps: int | None, interrupts: list[int]) -> None:
         settings, before = self.settings, self.seconds
         started = last_saved = last_line = time.monotonic()
         tokens_at_line, window = self.tokens, []
         batches = self.batches.plan(settings.seed, self.epoch)
         last_step = math.inf if most_steps is None else self.step + most_steps
-        while self.seconds < 60 * settings.minutes_train and self.step < last_step:
+        while self.seconds < 60 * settings.minutes_train and self.step < last_step and not interrupts:
             if self.next_batch >= len(batches):
                 self.epoch, self.next_batch = self.epoch + 1, 0
                 batches = self.batches.plan(settings.seed, self.epoch)

@@ -35,6 +35,7 @@ from workbench.models.quantised import Int8, rounded
 
 HEADS = Path(__file__).with_name("heads")
 FORMAT = "workbench-eagle"
+REMEDY = "take another file, or speculate with ngram or suffix, which need none"
 VERSIONS = ("1", "2")  # matrices in bf16; or in int8, each with a scale for every output
 
 
@@ -130,10 +131,25 @@ def own_head(name: str) -> Path:
 def load_head(file: Path, target: LoadedModel) -> EagleHead:
     """Read a head for ``target``.
 
-    Raises :class:`ModelIntegrityError` for a file that is no head, and :class:`ConfigError` for one that was trained for another model.
+    Raises :class:`ModelIntegrityError` for a file that is no head or whose parts do not fit each other and the target, and
+    :class:`ConfigError` for one that was trained for another model, or is not there.
     """
     if not file.is_file():
         raise ConfigError(f"there is no EAGLE head {str(file)!r}: give the path of a .safetensors file that training/eagle.py wrote")
+    try:
+        return _read(file, target)
+    except ModelIntegrityError as error:
+        raise ModelIntegrityError(f"{error}; {REMEDY}") from None
+    except ConfigError:
+        raise
+    except (LookupError, ValueError) as error:
+        what = f"{type(error).__name__}: {' '.join(str(error).split())}"  # a part that is missing, or of another kind or size
+        raise ModelIntegrityError(
+            f"{file.name} is a damaged EAGLE head, its parts are not those of one for {target.name} ({what}); {REMEDY}"
+        ) from None
+
+
+def _read(file: Path, target: LoadedModel) -> EagleHead:
     try:
         with safe_open(file, framework="pt") as opened:
             facts = opened.metadata() or {}
@@ -141,6 +157,10 @@ def load_head(file: Path, target: LoadedModel) -> EagleHead:
     except (SafetensorError, OSError) as error:
         raise ModelIntegrityError(f"{file} is no readable safetensors file ({error})") from None
     _check(file, facts, target)
+    layers = target.config.num_layers
+    for tap in (int(tap) for tap in facts["taps"].split(",")):
+        if not 0 <= tap < layers:
+            raise ModelIntegrityError(f"{file.name} reads layer {tap} of {target.name}, which has {layers} (0 to {layers - 1})")
     return _built(file, tensors, facts, target)
 
 

@@ -24,6 +24,7 @@ PROBE_SPACING = 4  # steps between two probes at least
 DEBT_STEPS = 2.0  # plain steps: more is not held against later probes, for it was a stall
 WARM_UP_STEPS = 2  # the first steps that decode are slower than any later ones: their times are not learned
 EPSILON_MS = 1e-6  # steps of a clock that stands still take no time
+PROBE_GAIN = 1.015  # what is tried must at best be so much better: of equals nothing can be learned that would help
 SWITCH_GAIN = 1.03  # another K must be so much better than the one that runs: K would flutter between equals
 
 
@@ -153,12 +154,12 @@ class AdaptiveDrafts:
         return best if best.rate > SWITCH_GAIN * running.rate else running
 
     def _probe(self, options: list[Option], best: Option, step: int) -> Option | None:
-        """The most promising option that is not the best and whose loss, as far as one knows, can be afforded now."""
+        """The most promising option that may be so much better that it would be chosen, and whose loss can probably be afforded."""
         if step - self._last_probe < PROBE_SPACING:
             return None
         if best.num_drafts and options[0].doubt >= SECOND_DOUBT:
             return options[0]  # what all are measured by: its cost must be known well
-        hopeful = [option for option in options if option is not best and option.hoped_rate > best.rate]
+        hopeful = [option for option in options if option is not best and option.hoped_rate > PROBE_GAIN * best.rate]
         affordable = [option for option in hopeful if max(0.0, _risked_ms(option) - option.tokens / best.rate) <= self._credit_ms]
         return max(affordable, key=lambda option: option.hoped_rate, default=None)
 

@@ -13,6 +13,7 @@ import functools
 import math
 from typing import NamedTuple
 
+NUM_PACES = 5  # recent steps whose median says how fast the machine is just now
 NUM_SAMPLES = 7  # measurements kept of one situation: their median shrugs off three stalls
 STALE_STEPS = 256  # measurements older than this give way to the next one
 FIXED_TOKENS = 16  # until measured, a step costs as much as reading so many tokens, and its own on top
@@ -20,6 +21,7 @@ FIRST_DOUBT, SECOND_DOUBT, STALE_DOUBT = 0.7, 0.25, 0.25
 MAX_GUESS_DOUBT = 0.6  # of what was read off neighbours
 BEYOND_DOUBT = 0.1  # at least, of what goes on with a slope that was measured: costs bend upwards, so it is too low rather than too high
 MAX_CELLS = 128
+SHORTEST_MS = 1e-6  # of a clock that stands still
 
 
 class Estimate(NamedTuple):
@@ -79,6 +81,9 @@ def batch_class(num_requests: int) -> int:
 class StepCosts:
     """Milliseconds of a step without prompts, by its requests and by the tokens that it reads for them (drafts included).
 
+    Machines are slower at times, by a quarter where others share them.  What one number of drafts took in a slow minute must not be held
+    against what another took in a fast one: measurements are kept as if at one pace, and the pace of the last few steps is put on again.
+
     A situation that was seen answers for itself.  Others are interpolated over the token counts, whatever their batch was; beyond them
     the last slope goes on, but never steeper than in proportion to the tokens.
     """
@@ -87,6 +92,7 @@ class StepCosts:
         self._cells: dict[tuple[int, int], Cell] = {}
         self._curve: dict[int, Cell] = {}  # per class of token counts the cell that was measured last, of any batch
         self._sizes: list[int] = []  # its keys, sorted
+        self._paces: tuple[float, ...] = ()  # what the last steps took, as a multiple of what such steps take otherwise
 
     def __bool__(self) -> bool:
         return bool(self._cells)
@@ -95,12 +101,21 @@ class StepCosts:
         """An independent copy."""
         twin = StepCosts()
         twin._cells, twin._curve, twin._sizes = dict(self._cells), dict(self._curve), list(self._sizes)
+        twin._paces = self._paces
         return twin
+
+    @property
+    def _pace(self) -> float:
+        return sorted(self._paces)[(len(self._paces) - 1) // 2] if self._paces else 1.0
 
     def learn(self, num_requests: int, num_tokens: int, ms: float, step: int) -> None:
         """Note what a step cost."""
         size = token_class(num_tokens)
         key = (batch_class(num_requests), size)
+        known = self._cells.get(key)
+        if known is not None and len(known.samples) > 1:
+            self._paces = (*self._paces, ms / max(_scaled(known, num_tokens), SHORTEST_MS))[-NUM_PACES:]
+        ms /= max(self._pace, SHORTEST_MS)
         # The newest goes to the end, so that the first is the one to forget.
         if size not in self._curve:
             bisect.insort(self._sizes, size)
@@ -119,6 +134,11 @@ class StepCosts:
 
         Needs at least one measurement.
         """
+        usual = self._usual(num_requests, num_tokens, step)
+        return Estimate(usual.ms * self._pace, usual.doubt)
+
+    def _usual(self, num_requests: int, num_tokens: float, step: int) -> Estimate:
+        """The same at the pace at which measurements are kept."""
         cell = self._cells.get((batch_class(num_requests), token_class(num_tokens)))
         if cell is not None:
             return Estimate(_scaled(cell, num_tokens), cell.doubt(step))

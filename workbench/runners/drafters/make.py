@@ -9,8 +9,8 @@ from types import FunctionType, MethodType
 
 from torch import Tensor
 
-from workbench.errors import ConfigError, ModelIntegrityError
-from workbench.models.eagle import EagleHead, load_head, own_head
+from workbench.errors import ConfigError
+from workbench.models.eagle import load_head, own_head
 from workbench.models.llama import Llama
 from workbench.models.loading import LoadedModel
 from workbench.models.quantised import quantised
@@ -36,7 +36,7 @@ def make_drafter(method: str, target: LoadedModel, *, max_model_len: int | None 
     if name == "eagle":
         if method == "eagle:":
             raise _badly_written(method, name)
-        return EagleDrafter(_head(Path(rest).expanduser() if rest else own_head(target.name), target), target)
+        return EagleDrafter(load_head(Path(rest).expanduser() if rest else own_head(target.name), target), target)
     if name == "synthetic":
         return SyntheticDrafter(synthetic_rate(method), target.architecture)
     return _draft(method, rest, target, max_model_len, trust_remote_code)
@@ -64,27 +64,6 @@ def first_layers(target: LoadedModel, count: int) -> Llama:
             f"draft:skip:{count} keeps {count} layers of {target.name}, which has {len(whole.layers)}: keep 1 to {len(whole.layers) - 1}"
         )
     return Llama(whole.config, whole.kernels, whole.embedding, whole.layers[:count], whole.norm, whole.head)
-
-
-def _head(file: Path, target: LoadedModel) -> EagleHead:
-    """The head in ``file``, whose parts fit each other and the target; what else is wrong with it is told with a remedy."""
-    remedy = "take another file, or speculate with ngram or suffix, which need none"
-    try:
-        head = load_head(file, target)
-    except ModelIntegrityError as error:
-        raise ModelIntegrityError(f"{error}; {remedy}") from None
-    except ConfigError:
-        raise
-    except (LookupError, ValueError) as error:
-        what = f"{type(error).__name__}: {' '.join(str(error).split())}"  # a part that is missing, or of another kind or size
-        raise ModelIntegrityError(
-            f"{file.name} is a damaged EAGLE head, its parts are not those of one for {target.name} ({what}); {remedy}"
-        ) from None
-    layers = target.config.num_layers
-    beyond = [tap for tap in head.taps if not 0 <= tap < layers]
-    if beyond:
-        raise ModelIntegrityError(f"{file.name} reads layer {beyond[0]} of {target.name}, which has {layers} (0 to {layers - 1}); {remedy}")
-    return head
 
 
 def weight_bytes_of(drafter: TorchDrafter, target: LoadedModel) -> int:
