@@ -105,7 +105,7 @@ def test_that_a_run_halts_is_told_without_delay(published, monkeypatch):
     take_steps(dear, 0.5)
     source.state = "paused"
     dear.turn()
-    wait_until(lambda: times[-1][1] == "paused")
+    wait_until(lambda: times and times[-1][1] == "paused")  # on a busy machine no frame has come out before
 
 
 def test_a_frame_that_is_due_is_packed_between_two_steps(published):
