@@ -178,9 +178,9 @@ class Project:
         vocab_size = self.target.shape.vocab_size
         if not self.vocab_file.exists():
             counts = self.texts.answer_counts(vocab_size)
-            counts[:3] = counts.max() + 1  # end of text, start and end of a turn
             order = np.argsort(-counts, kind="stable")
-            counts[:3] = 0
+            specials = order < 3  # end of text, start and end of a turn: always drafted
+            order = np.concatenate([order[specials], order[~specials]])
             covered = np.cumsum(counts[order]) / counts.sum()
             sizes = sorted({*COVERAGE_AT, self.settings.draft_vocab, self.settings.shipped_vocab})
             coverage = {size: float(covered[min(size, vocab_size) - 1]) for size in sizes}

@@ -50,7 +50,7 @@ def export_head(
         "head_dim": shape.head_dim,
         "rope_theta": shape.rope_theta,
         "rms_norm_eps": shape.rms_norm_eps,
-        "config": json.dumps(asdict(settings)),
+        "config": json.dumps(asdict(settings) | {"start_from": Path(settings.start_from).name}),  # no path of one machine
         "seed": settings.seed,
         **facts,
     }

@@ -157,11 +157,11 @@ def _read(file: Path, target: LoadedModel) -> EagleHead:
     except (SafetensorError, OSError) as error:
         raise ModelIntegrityError(f"{file} is no readable safetensors file ({error})") from None
     _check(file, facts, target)
-    layers = target.config.num_layers
-    for tap in (int(tap) for tap in facts["taps"].split(",")):
+    taps, layers = tuple(int(tap) for tap in facts["taps"].split(",")), target.config.num_layers
+    for tap in taps:
         if not 0 <= tap < layers:
             raise ModelIntegrityError(f"{file.name} reads layer {tap} of {target.name}, which has {layers} (0 to {layers - 1})")
-    return _built(file, tensors, facts, target)
+    return _built(file, tensors, taps, target)
 
 
 def _check(file: Path, facts: dict[str, str], target: LoadedModel) -> None:
@@ -177,7 +177,7 @@ def _check(file: Path, facts: dict[str, str], target: LoadedModel) -> None:
         )
 
 
-def _built(file: Path, tensors: dict[str, Tensor], facts: dict[str, str], target: LoadedModel) -> EagleHead:
+def _built(file: Path, tensors: dict[str, Tensor], taps: tuple[int, ...], target: LoadedModel) -> EagleHead:
     path, config, device = target.path, target.config, target.device
     hidden, heads, kv_heads, dim = config.hidden_size, config.num_heads, config.num_kv_heads, config.head_dim
 
@@ -203,7 +203,6 @@ def _built(file: Path, tensors: dict[str, Tensor], facts: dict[str, str], target
     if "screen.hidden" in tensors:
         rank = tensors["screen.hidden"].shape[0]
         screen = weight("screen.hidden", rank, hidden), weight("screen.rows", rank, hidden)
-    taps = tuple(int(tap) for tap in facts["taps"].split(","))
     ids, ffn = tensors["draft_ids"].long().to(device), tensors["down"].shape[1]
     return EagleHead(
         kernels=path.kernels,

@@ -172,6 +172,7 @@ static void some_int8_panels(const void *job, int64_t piece) { some_panels(INT8,
 /* The weights are int8 if there are scales, else bf16; scales and bias are padded to whole panels. */
 void wb_linear(const float *x, const void *packed, const float *scale, const float *bias, float *y, int64_t rows, int64_t inputs,
                int64_t outputs, int32_t threads) {
+    if (!rows) return;
     int64_t panels = (outputs + PANEL - 1) / PANEL, fitting = L2_BYTES / (inputs * PANEL * (scale ? INT8 : BF16));
     int64_t fair = panels / (4 * threads), at_once = fitting < fair ? fitting : fair, tiles = (rows + TILE - 1) / TILE;
     at_once = at_once > MOST_PANELS ? at_once / MOST_PANELS * MOST_PANELS : at_once > 1 ? at_once : 1;

@@ -23,8 +23,10 @@ typedef struct {
     Matrix project, screen;
     const uint16_t *embedding; /* [vocabulary][size], bf16 */
     const int64_t *ids;        /* of the screen's outputs */
-    int64_t size, groups, has_projection;
+    int64_t size;
 } Vocabulary;
+
+static int64_t groups_of(const Vocabulary *v) { return (v->screen.outputs + GROUP - 1) / GROUP; }
 
 typedef struct {
     const Vocabulary *vocabulary;
@@ -69,17 +71,17 @@ static float exact_score(const Vocabulary *v, const float *x, int64_t id) {
 static void choose(const void *job, int64_t row) {
     const Choice *c = job;
     const Vocabulary *v = c->vocabulary;
-    int64_t count = v->screen.outputs, candidates = 0, best = 0;
+    int64_t count = v->screen.outputs, groups = groups_of(v), candidates = 0, best = 0;
     const float *x = c->x + row * v->size, *scores = c->scores + row * count;
-    float *of_group = c->best + row * 2 * v->groups, *sorted = of_group + v->groups, least = -INFINITY, most = -INFINITY;
-    for (int64_t group = 0; group < v->groups; group++) {
+    float *of_group = c->best + row * 2 * groups, *sorted = of_group + groups, least = -INFINITY, most = -INFINITY;
+    for (int64_t group = 0; group < groups; group++) {
         int64_t end = (group + 1) * GROUP < count ? (group + 1) * GROUP : count;
         float top = -INFINITY;
         for (int64_t i = group * GROUP; i < end; i++) top = scores[i] > top ? scores[i] : top;
         of_group[group] = sorted[group] = top;
     }
-    if (v->groups > CANDIDATES) least = largest_but(sorted, v->groups, CANDIDATES - 1);
-    for (int64_t group = 0; group < v->groups; group++) {
+    if (groups > CANDIDATES) least = largest_but(sorted, groups, CANDIDATES - 1);
+    for (int64_t group = 0; group < groups; group++) {
         if (!(of_group[group] >= least)) continue;
         int64_t end = (group + 1) * GROUP < count ? (group + 1) * GROUP : count;
         for (int64_t i = group * GROUP; i < end; i++) {
@@ -92,13 +94,13 @@ static void choose(const void *job, int64_t row) {
 }
 
 /* Floats that so many rows work on. */
-int64_t wb_likeliest_room(const Vocabulary *v, int64_t rows) { return rows * (v->project.outputs + v->screen.outputs + 2 * v->groups); }
+int64_t wb_likeliest_room(const Vocabulary *v, int64_t rows) { return rows * (v->project.outputs + v->screen.outputs + 2 * groups_of(v)); }
 
 /* The id with the largest product of `x`, [rows][size], and the target's row for it. */
 void wb_likeliest(const Vocabulary *v, const float *x, int64_t *ids, int64_t rows, float *room, int32_t threads) {
     float *projected = room, *scores = projected + rows * v->project.outputs, *best = scores + rows * v->screen.outputs;
-    if (v->has_projection) apply(&v->project, x, projected, rows, threads);
-    apply(&v->screen, v->has_projection ? projected : x, scores, rows, threads);
+    if (v->project.packed) apply(&v->project, x, projected, rows, threads);
+    apply(&v->screen, v->project.packed ? projected : x, scores, rows, threads);
     run_pieces(choose, &(Choice){v, x, scores, best, ids}, rows, threads);
 }
 

@@ -31,7 +31,7 @@ class _Vocabulary(ctypes.Structure):
     _fields_ = (
         *((name, _Matrix) for name in ("project", "screen")),
         *((name, ctypes.c_void_p) for name in ("embedding", "ids")),
-        *((name, ctypes.c_int64) for name in ("size", "groups", "has_projection")),
+        ("size", ctypes.c_int64),
     )
 
 
@@ -53,8 +53,6 @@ class NativeVocabulary:
     embedding's rows.  Low-rank screening is the idea of SVD-softmax (Shim et al., NIPS 2017).
     """
 
-    GROUP = 32
-
     def __init__(self, kernels: NativeKernels, project: NativeLinear | None, screen: NativeLinear, embedding: Tensor, ids: Tensor) -> None:
         self._keep = (project, screen, embedding, ids)  # whose memory the struct points to
         self._library = kernels.library
@@ -64,8 +62,6 @@ class NativeVocabulary:
             embedding=embedding.data_ptr(),
             ids=ids.data_ptr(),
             size=embedding.shape[1],
-            groups=-(-len(ids) // self.GROUP),
-            has_projection=project is not None,
         )
 
     @staticmethod
@@ -76,8 +72,6 @@ class NativeVocabulary:
     def likeliest(self, hidden: Tensor) -> list[int]:
         """One id for each row of ``hidden``, ``[rows, size]``."""
         rows = len(hidden)
-        if not rows:
-            return []
         ids, room = np.zeros(rows, np.int64), torch.empty(self._library.wb_likeliest_room(ctypes.byref(self.struct), rows))
         addresses = (hidden.data_ptr(), ids.ctypes.data, rows, room.data_ptr())
         self._library.wb_likeliest(ctypes.byref(self.struct), *addresses, torch.get_num_threads())
