@@ -20,7 +20,7 @@ LAYERS = {
     | {"findings", "moment", "comparison", "definitions"}
     | {"tape", "plots", "view"},
     3: {"runners", "models", "tokenizer", "detokenize", "sampler", "shaping", "truncation"},
-    4: {"engine", "assembly", "timeline", "history", "undo", "clock", "run", "steppable", "result", "whatif", "memory"}
+    4: {"engine", "assembly", "timeline", "history", "undo", "clock", "run", "run_life", "steppable", "result", "whatif", "memory"}
     | {"mailbox", "interrupts", "intake", "texts", "streaming"},
     5: {"magics", "cli", "doctor", "prompts", "_session", "_options", "_docs", "_listing", "_completion", "__main__"},
 }

@@ -6,21 +6,20 @@ anywhere.  When the run is over the same object is its result: outputs, trace, m
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from workbench.errors import EngineClosedError, RequestError, TraceError
 from workbench.events import Decision, StepRecord
 from workbench.intake import Prompt
-from workbench.interrupts import POLL_S, held_back, wait_for_event
 from workbench.metrics import RunMetrics, measure
 from workbench.outputs import Completion, completions
 from workbench.rebuild import check_whole
 from workbench.request import Request
 from workbench.result import Result, run_trace
+from workbench.run_life import RunLife
 from workbench.scheduler import Scheduler
 from workbench.steppable import Steppable
 from workbench.trace import Trace
@@ -37,10 +36,8 @@ if TYPE_CHECKING:
     from workbench.view import View
     from workbench.whatif import WhatIf
 
-Status = Literal["paused", "running", "finished", "stopped", "failed"]
 
-
-class Run:
+class Run(RunLife):
     """Prompts on their way through an engine, and what came of them.
 
     ``status``: ``paused`` (before the first step, after :meth:`pause`, :meth:`rewind` or :meth:`fork`), ``running``, then ``finished``,
@@ -57,27 +54,11 @@ class Run:
         first_step: int | None = None,
         name: str | None = None,
     ) -> None:
-        self.engine = engine
-        self.requests = tuple(requests)
-        ids = [request.id for request in requests]
-        self.name = name or f"the run of {ids[0]}" + (f" to {ids[-1]}" if len(ids) > 1 else "")
-        self.error: BaseException | None = None
-        self.failed_step: int | None = None  # the step in which it was raised, if it was raised in one
+        super().__init__(engine, requests, name, on_step)
         self.with_player = True  # whether its static result can be scrubbed
         self.shown_in: object = None  # the execution of a cell that shows it live already
         self.first_step = engine.trace.next_step if first_step is None else first_step
-        self._on_step = on_step
-        self._status: Status = "paused"
         self._result: Result | None = None
-        self._stop = threading.Event()
-        self._pause = threading.Event()
-        self._idle = threading.Event()  # nobody steps: paused or over
-        self._idle.set()
-        self._done = threading.Event()
-        self._guard = threading.Lock()
-        self._listeners: list[Callable[[], None]] = []
-        self._watchers: tuple[Callable[[], None], ...] = ()
-        self._thread: threading.Thread | None = None
 
     @classmethod
     def of_trace(cls, engine: Steppable) -> Run:
@@ -86,98 +67,6 @@ class Run:
         if not run._unfinished:
             run._finish("finished")
         return run
-
-    # -- life ------------------------------------------------------------------------------------------------------
-
-    @property
-    def status(self) -> Status:
-        """Where the run stands."""
-        return self._status
-
-    @property
-    def is_current_thread(self) -> bool:
-        """Whether the caller is the run's own thread."""
-        return threading.current_thread() is self._thread
-
-    def resume(self, *, background: bool = False) -> Run:
-        """Step on to the end on the run's own thread, and wait for it unless ``background``; returns the run itself.
-
-        An interrupt while waiting stops the run cleanly and is raised again.  A run that is over stays as it is.
-        Raises :class:`EngineBusyError` while another run is active.
-        """
-        with held_back():
-            if self._status == "paused":
-                self._begin()
-            if not background:
-                self.wait_or_stop()
-        return self
-
-    def _begin(self) -> None:
-        self.engine.take(self)
-        self._pause.clear()
-        self._idle.clear()
-        self._status = "running"
-        self._thread = threading.Thread(target=self._work, name=f"workbench {self.name}", daemon=True)
-        self._thread.start()
-        self._changed()
-
-    def pause(self) -> None:
-        """Halt after the step under way; :meth:`step`, :meth:`rewind` and :meth:`resume` go on from there."""
-        self._pause.set()
-        if not self.is_current_thread:
-            wait_for_event(self._idle)
-
-    def step(self) -> StepRecord:
-        """Take one step of a paused run, on the caller's thread.  Raises :class:`EngineBusyError` while it runs."""
-        if self._done.is_set():
-            raise RequestError(f"{self.name} is over ({self._status}): rewind it to step again")
-        record = self.engine.step()
-        self.engine.hold_clock()
-        self._stepped(record)
-        if not self._unfinished:
-            self._finish("finished")
-        return record
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until nothing runs, ``timeout`` seconds at most; ``True`` if the run is over.
-
-        ``False`` when time was up, or at once when the run is paused.  A failed run raises its error here.
-        """
-        wait_for_event(self._idle, timeout)
-        if self.error is not None:
-            raise self.error
-        return self._done.is_set()
-
-    def stop(self) -> None:
-        """End the run after the step under way; what is there stays as the result, unfinished requests are aborted."""
-        with self._guard:
-            self._stop.set()
-            halted = self._status == "paused"
-        if halted:
-            self._finish("stopped")
-
-    def when_done(self, listener: Callable[[], None]) -> None:
-        """Call ``listener`` once the run is over, on the run's thread; at once if it is over already."""
-        with self._guard:
-            over = self._done.is_set()
-            if not over:
-                self._listeners.append(listener)
-        if over:
-            listener()
-
-    def watch(self, watcher: Callable[[], None]) -> Callable[[], None]:
-        """Call ``watcher`` after every step, and whenever the run starts, halts, ends or is taken back; returns how to end that.
-
-        It is called on whichever thread made the change, and must be quick.
-        """
-        with self._guard:
-            self._watchers = (*self._watchers, watcher)
-
-        def forget() -> None:
-            with self._guard:
-                self._watchers = tuple([each for each in self._watchers if each is not watcher])
-
-        return forget
 
     def add(self, prompt: Prompt | Mapping[str, Any], **params: Any) -> Request:
         """Add a prompt to a run that is not over, between two steps; it is part of the run from then on, and returned.
@@ -193,78 +82,6 @@ class Run:
             return request
 
         return self.engine.between_steps(join)
-
-    def wait_or_stop(self, pump: Callable[[], object] | None = None) -> None:
-        """Wait until the run is over, calling ``pump`` about 20 times a second; an interrupt stops the run and is raised again."""
-        with held_back() as interrupts:
-            try:
-                while not self._done.wait(POLL_S) and not interrupts.is_waiting:
-                    if pump is not None:
-                        pump()
-            finally:
-                if not self._done.is_set():
-                    self.stop()
-                    self._done.wait()
-        self.wait()
-
-    @property
-    def _unfinished(self) -> list[str]:
-        left = self.engine.unfinished
-        return [request.id for request in self.requests if request.id in left]
-
-    def _work(self) -> None:
-        try:
-            while self._unfinished and not self._stop.is_set() and not self._pause.is_set():
-                self._one_step()
-        except BaseException as error:
-            self.error, self.failed_step = error, self.engine.trace.next_step
-        with self._guard:
-            halts = self._pause.is_set() and not self._stop.is_set() and self.error is None and bool(self._unfinished)
-            if halts:
-                self.engine.hold_clock()
-                self.engine.release()
-                self._status = "paused"
-        if halts:
-            self._idle.set()
-            self._changed()
-        else:
-            self._finish("stopped" if self._unfinished else "finished")
-
-    def _one_step(self) -> None:
-        self.engine.apply_commands()
-        idle_s = self.engine.seconds_to_next_arrival()
-        if idle_s:
-            self._stop.wait(min(idle_s, POLL_S))
-            return
-        self._stepped(self.engine.step())
-
-    def _stepped(self, record: StepRecord) -> None:
-        if self._on_step is not None:
-            self._on_step(record)
-        self._changed()
-
-    def _changed(self) -> None:
-        for watcher in self._watchers:
-            watcher()
-
-    def _finish(self, status: Status) -> None:
-        """Abort what is left, record that, and hand the engine back."""
-        try:
-            left = [request_id for request_id in self._unfinished if self.engine.abort(request_id)]
-            if left:
-                self.engine.step()  # records the aborts; nothing of this run is left to execute
-        except BaseException as error:
-            self.error = self.error or error
-        self._result = Result(self.requests, self._snapshot(), self.engine.tokenizer)
-        self._status = "failed" if self.error is not None else status
-        self.engine.release()
-        with self._guard:
-            self._done.set()
-            self._idle.set()
-            listeners, self._listeners = self._listeners, []
-        self._changed()
-        for listener in listeners:
-            listener()
 
     # -- back, and elsewhere ---------------------------------------------------------------------------------------
 
@@ -283,12 +100,8 @@ class Run:
         self._check_step(step)
         self.pause()
         self.engine.rewind(step)
-        with self._guard:
-            self._result, self.error, self.failed_step = None, None, None
-            self._status = "paused"
-            self._stop.clear()
-            self._done.clear()
-        self._changed()
+        self._result = None
+        self._reopen()
         return self
 
     def fork(
@@ -387,6 +200,9 @@ class Run:
 
     def _snapshot(self) -> Trace:
         return run_trace(self.engine.trace, self.first_step, self.requests)
+
+    def _keep_result(self) -> None:
+        self._result = Result(self.requests, self._snapshot(), self.engine.tokenizer)
 
     @property
     def outputs(self) -> list[Completion]:
