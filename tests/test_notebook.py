@@ -27,6 +27,11 @@ def why_and_back():
     return run_through("01_why_and_back.ipynb")
 
 
+@pytest.fixture(scope="module")
+def guess_ahead():
+    return run_through("03_guess_ahead.ipynb")
+
+
 def outputs_of(notebook) -> list[dict]:
     return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
 
@@ -98,6 +103,34 @@ class TestWhyAndBack:
         steps = dict(re.findall(r"(fcfs|guaranteed_no_evict|lpm) +(\d+) steps", printed))
         assert len(set(steps.values())) == 3
         assert re.search(r"guaranteed_no_evict +\d+ steps, 0 preemptions", printed)
+
+
+@pytest.mark.model
+@pytest.mark.kernel
+class TestGuessAhead:
+    def printed(self, guess_ahead) -> str:
+        return "".join(output.text for output in outputs_of(guess_ahead) if output.output_type == "stream")
+
+    def test_no_cell_complains(self, guess_ahead):
+        kinds = [(output.output_type, output.get("name")) for output in outputs_of(guess_ahead)]
+        assert ("stream", "stderr") not in kinds
+        assert "error" not in [kind for kind, _ in kinds]
+
+    def test_a_round_emits_one_token_more_than_it_accepted(self, guess_ahead):
+        rounds = re.findall(r"4 proposed, (\d) accepted, (\d) emitted", self.printed(guess_ahead))
+        assert rounds
+        assert all(int(emitted) == int(accepted) + 1 for accepted, emitted in rounds)
+
+    def test_the_tokens_are_those_of_no_speculation(self, guess_ahead):
+        assert "same tokens: True" in self.printed(guess_ahead)
+
+    def test_coins_fall_as_the_formula_says(self, guess_ahead):
+        lines = re.findall(r"([\d.]+) ± ([\d.]+) tokens a round in \d+ rounds, by the formula ([\d.]+)", self.printed(guess_ahead))
+        assert len(lines) == 3
+        assert all(abs(float(mean) - float(wanted)) < 4 * float(error) for mean, error, wanted in lines)
+
+    def test_auto_tells_its_choices(self, guess_ahead):
+        assert re.search(r"drafts?: [\d.]+ tokens in [\d.]+ ms instead of 1 in", self.printed(guess_ahead))
 
 
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.name)
