@@ -24,6 +24,7 @@ from typing import Any
 import torch
 
 from benchmarks.speculation_runs import Ask, Counted, Finished, by_kind, finish, full_steps, self_written, written
+from workbench.config import DRAFTING_MODELS
 from workbench.errors import ConfigError
 from workbench.events import StepRecord
 from workbench.models import LoadedModel, load_model
@@ -59,6 +60,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--methods", default=METHODS, type=lambda text: text.split(","), help="of the acceptance table")
+    parser.add_argument("--draft-sample-method", default="greedy", choices=("greedy", "probabilistic"), help="of heads and models")
     parser.add_argument("--temperatures", default="0,0.7", type=lambda text: [float(part) for part in text.split(",")])
     parser.add_argument("--sources", default="written,self", type=lambda text: text.split(","), help="written by hand, by the model itself")
     parser.add_argument("--per-kind", default=8, type=int, help="prompts of each kind, 8 at most")
@@ -110,6 +112,8 @@ def _one_method(
 ) -> tuple[Finished | None, dict[str, Any] | None]:
     """Run one method and print its line; the first, ``None``, is what the others are compared with."""
     knobs = {} if method is None else {"speculative": method, "num_speculative_tokens": DRAFTS}
+    if method is not None and method.startswith(DRAFTING_MODELS):
+        knobs["draft_sample_method"] = options.draft_sample_method
     params = {"max_tokens": options.tokens, "temperature": temperature}
     try:
         done = finish(loaded, asks, len(asks), {"num_threads": options.threads, **knobs}, params)

@@ -373,6 +373,30 @@ def test_a_draft_model_that_is_the_target_is_always_right(target, method_of):
     assert acceptance(engine) == 1
 
 
+def test_a_draft_model_that_is_the_target_and_draws_as_it_does_is_always_right(target, method_of):
+    draws = {"sampled": True, "ends": False}
+    assert acceptance(played(target, method_of["draft:itself"], 4, draft_sample_method="probabilistic", **draws)) == 1
+    assert acceptance(played(target, method_of["draft:itself"], 4, **draws)) < 0.9
+
+
+@pytest.mark.parametrize("method", ["eagle", "draft:skip:2", "draft:int8", "draft:other"])
+def test_drafts_that_are_drawn_change_no_token(method, target, reference, method_of, stop_token):
+    for sampled in (False, True):
+        ways = {"sampled": sampled, "stop_token": stop_token, "draft_sample_method": "probabilistic"}
+        engine = played(target, method_of.get(method, method), 3, **ways)
+        assert outputs(engine) == reference[sampled]
+        assert rounds(engine)
+        assert not problems(engine)
+
+
+@pytest.mark.parametrize("method", ["eagle", "draft:skip:2", "draft:int8", "draft:other"])
+def test_greedy_requests_get_the_same_drafts_whether_drafts_are_drawn_or_not(method, target, method_of):
+    one, other = (
+        drafts_and_tokens(played(target, method_of.get(method, method), 3, draft_sample_method=way)) for way in ("greedy", "probabilistic")
+    )
+    assert one == other
+
+
 def test_a_target_given_by_name_as_its_own_draft_model_is_not_loaded_twice(target, method_of):
     assert make_drafter(method_of["draft:itself"], target).model is target
 
@@ -473,13 +497,15 @@ def wide_target(tmp_path, monkeypatch):
     return target
 
 
+@pytest.mark.parametrize("way", ["greedy", "probabilistic"])
 @pytest.mark.parametrize(("drafts", "block_size", "num_blocks"), [(1, 4, 40), (4, 4, 40), (6, 16, 12), (3, 1, 60), (5, 4, 16)])
-def test_drafting_in_one_compiled_call_is_what_its_operations_give_one_by_one(drafts, block_size, num_blocks, tmp_path, monkeypatch):
+def test_drafting_in_one_compiled_call_is_what_its_operations_give_one_by_one(drafts, block_size, num_blocks, way, tmp_path, monkeypatch):
     target = wide_target(tmp_path, monkeypatch)
     method = f"eagle:{write_head(tmp_path / 'wide.eagle.safetensors', target)}"
     proposed = []
     for in_one_call in (True, False):
-        engine = engine_of(target, method, drafts, block_size=block_size, num_blocks=num_blocks)
+        ways = {"sampled": way == "probabilistic", "draft_sample_method": way}
+        engine = engine_of(target, method, drafts, block_size=block_size, num_blocks=num_blocks, **ways)
         assert engine.runner.drafter.compiled is not None
         if not in_one_call:
             engine.runner.drafter.compiled = None

@@ -23,6 +23,9 @@ from workbench.models.loading import load_folder
 from workbench.models.native_draft import NativeVocabulary
 from workbench.models.paths import Path as ExecutionPath
 from workbench.models.quantised import Int8
+from workbench.randomness import uniform
+from workbench.request import SamplingParams
+from workbench.sampler import GREEDY, Draw, drawn
 
 LIBRARY = native.library()
 pytestmark = pytest.mark.skipif(LIBRARY is None, reason="no C compiler with OpenMP here")
@@ -70,7 +73,7 @@ def test_the_likeliest_id_is_that_of_the_largest_exact_score(num_ids: int, size:
     embedding, ids = torch.randn(2 * num_ids, size).bfloat16(), torch.arange(0, 2 * num_ids, 2)
     hidden = torch.randn(rows, size)
     exact = hidden.double() @ embedding[ids].double().T
-    assert vocabulary_of(embedding, ids).likeliest(hidden) == ids[exact.argmax(1)].tolist()
+    assert vocabulary_of(embedding, ids).choose(hidden) == ids[exact.argmax(1)].tolist()
 
 
 def test_the_likeliest_id_is_found_by_projections_that_keep_what_counts() -> None:
@@ -80,15 +83,48 @@ def test_the_likeliest_id_is_found_by_projections_that_keep_what_counts() -> Non
     hidden = torch.randn(500, 64) * spread
     screen = projections((hidden.double().T @ hidden.double()) / len(hidden), embedding.float(), 16)
     exact = hidden.double() @ embedding.double().T
-    assert vocabulary_of(embedding, ids, screen).likeliest(hidden) == exact.argmax(1).tolist()
+    assert vocabulary_of(embedding, ids, screen).choose(hidden) == exact.argmax(1).tolist()
 
 
 def test_the_likeliest_of_what_is_no_number_is_some_id() -> None:
     embedding, ids = torch.randn(5000, 16).bfloat16(), torch.arange(5000)
-    found = vocabulary_of(embedding, ids).likeliest(torch.tensor([[float("nan")] * 16, [0.0] * 16, [float("inf")] * 16]))
+    found = vocabulary_of(embedding, ids).choose(torch.tensor([[float("nan")] * 16, [0.0] * 16, [float("inf")] * 16]))
     assert len(found) == 3
     assert all(0 <= token < 5000 for token in found)
-    assert vocabulary_of(embedding, ids).likeliest(torch.empty(0, 16)) == []
+    assert vocabulary_of(embedding, ids).choose(torch.empty(0, 16)) == []
+
+
+@pytest.mark.parametrize("num_ids", [7, 4096])
+@pytest.mark.parametrize(
+    "params", [{}, {"temperature": 0.3}, {"min_p": 0.1}, {"top_k": 5}, {"top_p": 0.6}, {"top_k": 9, "top_p": 0.8, "min_p": 0.02}], ids=str
+)
+def test_an_id_is_drawn_as_the_sampler_draws_it(params: dict[str, float], num_ids: int) -> None:
+    """All ids are candidates here, so both draw from the same distribution; a greedy row among them takes the likeliest."""
+    torch.manual_seed(num_ids)
+    embedding, ids, hidden = torch.randn(num_ids, 16).bfloat16(), torch.arange(num_ids), torch.randn(200, 16)
+    sampling = SamplingParams(**{"temperature": 1.1, **params})
+    draws = [Draw(sampling, uniform(1, row)) if row % 5 else GREEDY for row in range(200)]
+    exact = hidden.double() @ embedding.double().T
+    found = vocabulary_of(embedding, ids).choose(hidden, draws)
+    assert found == drawn(exact, draws)
+    assert found[::5] == exact[::5].argmax(1).tolist()
+    assert found != exact.argmax(1).tolist()
+
+
+def test_of_many_ids_the_drawn_one_is_nearly_always_the_samplers() -> None:
+    """The others are left out of the distribution: here they weigh a hundredth, and what they weigh moves the rest by as much."""
+    torch.manual_seed(2)
+    embedding, ids, hidden = torch.randn(20000, 64).bfloat16(), torch.arange(20000), torch.randn(300, 64)
+    draws = [Draw(SamplingParams(temperature=1.0), uniform(2, row)) for row in range(300)]
+    exact = hidden.double() @ embedding.double().T
+    same = sum(one == other for one, other in zip(vocabulary_of(embedding, ids).choose(hidden, draws), drawn(exact, draws), strict=True))
+    assert same > 0.9 * len(draws)
+
+
+def test_a_draw_from_what_is_no_number_is_some_id() -> None:
+    embedding, ids, draw = torch.randn(5000, 16).bfloat16(), torch.arange(5000), Draw(SamplingParams(temperature=1.0, top_p=0.5), 0.999)
+    hidden = torch.tensor([[float("nan")] * 16, [0.0] * 16, [float("inf")] * 16, [3e38] * 16])
+    assert all(0 <= token < 5000 for token in vocabulary_of(embedding, ids).choose(hidden, [draw] * 4))
 
 
 @pytest.mark.parametrize("kind", ["bf16", "int8"])

@@ -136,6 +136,8 @@ WRONG = [
     ({"speculative": "eagle"}, "no EAGLE head for llama comes with the package"),
     ({"speculative": "eagle:/nowhere/head.safetensors"}, "there is no EAGLE head '/nowhere/head.safetensors'"),
     ({"speculative": "synthetic:1.5"}, "synthetic:RATE"),
+    ({"speculative": "ngram", "draft_sample_method": "probabilistic"}, "speculative is ngram, which has no scores to draw from"),
+    ({"draft_sample_method": "probabilistic"}, "speculative is None, which has no scores to draw from"),
     ({"num_speculative_tokens": 3}, "proposes no drafts"),
     ({"num_speculative_tokens": "auto"}, "proposes no drafts"),
 ]

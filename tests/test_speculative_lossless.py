@@ -22,7 +22,7 @@ from workbench.models.loading import LoadedModel
 from workbench.plan import PlanRow, StepPlan
 from workbench.request import Request, SamplingParams
 from workbench.runners import torch_runner
-from workbench.runners.drafters.base import TorchDrafter
+from workbench.runners.drafters.base import TorchDrafter, as_asked, likeliest
 from workbench.runners.drafters.make import make_drafter
 from workbench.runners.drafters.model import ModelDrafter
 from workbench.runners.torch_runner import TorchRunner
@@ -84,10 +84,11 @@ def config_of(method: str, **knobs: Any) -> EngineConfig:
 
 def runner_of(models: Models, config: EngineConfig) -> TorchRunner:
     drafter: TorchDrafter | None = None
+    draws = config.draft_sample_method == "probabilistic"
     if config.speculative == "draft:other":  # not by its folder: these models have no tokenizers to be compared
-        drafter = ModelDrafter(models.other)
+        drafter = ModelDrafter(models.other, as_asked if draws else likeliest)
     elif config.speculative:
-        drafter = make_drafter(f"eagle:{models.head}" if config.speculative == "eagle" else config.speculative, models.target)
+        drafter = make_drafter(f"eagle:{models.head}" if config.speculative == "eagle" else config.speculative, models.target, draws=draws)
     return TorchRunner(models.target, num_blocks=config.max_num_seqs * 3, block_size=BLOCK, drafter=drafter, num_threads=1)
 
 
@@ -154,11 +155,16 @@ def both_tables(counts: torch.Tensor, distribution: torch.Tensor) -> list[float]
         ("draft:skip:1", {"temperature": 1.0, "min_p": 0.2}),
         ("suffix", {"temperature": 0.9, "repetition_penalty": 1.3, "presence_penalty": 0.5, "frequency_penalty": 0.4}),
         ("draft:skip:1", MIXED),
+        ("eagle drawn", {"temperature": 0.8}),
+        ("eagle drawn", {"temperature": 1.2, "top_k": 8}),
+        ("draft:other drawn", {"temperature": 1.0, "top_p": 0.8}),
+        ("draft:skip:1 drawn", MIXED),
     ],
     ids=str,
 )
 def test_tokens_come_as_often_as_the_model_alone_would_draw_them(models, method, params):
-    counts, rounds = draws(models, config_of(method), params)
+    method, _, drawn = method.partition(" ")
+    counts, rounds = draws(models, config_of(method, draft_sample_method="probabilistic" if drawn else "greedy"), params)
     accepted = sum(one.accepted for one in rounds)
     assert accepted > 100
     assert sum(one.proposed for one in rounds) - accepted > 100
@@ -234,6 +240,11 @@ FEW = {"max_num_seqs": 4, "max_num_batched_tokens": 24, "enable_prefix_caching":
 @pytest.fixture(scope="module")
 def undrafted(models):
     return tokens_of(models, config_of("ngram", speculative=None, num_speculative_tokens=None, **FEW))
+
+
+@pytest.mark.parametrize("method", ["draft:skip:1", "draft:int4", "draft:other", "eagle"])
+def test_with_a_seed_every_token_is_the_one_without_drafts_where_drafts_are_drawn(models, undrafted, method):
+    assert tokens_of(models, config_of(method, num_speculative_tokens=4, draft_sample_method="probabilistic", **FEW)) == undrafted
 
 
 @pytest.mark.parametrize("drafts", [4, "auto"])

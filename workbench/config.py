@@ -21,7 +21,7 @@ _SPECULATION = {"group": "speculation"}
 
 DEFAULT_DRAFTS = 4
 MOST_DRAFTS = 6  # of ``auto``
-DRAFTS_IN_THE_CACHE = ("eagle", "draft")  # methods whose drafts take KV slots while they are made
+DRAFTING_MODELS = ("eagle", "draft")  # methods that run a model: its drafts take KV slots while they are made, and have scores
 
 
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,6 +124,13 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
             extra={**_SPECULATION, "unit": "tokens"},
         ),
     ] = None
+    draft_sample_method: Annotated[
+        Literal["greedy", "probabilistic"],
+        Meta(
+            description="Drafts of a model or head are its likeliest tokens, or drawn as the request's own tokens will be",
+            extra=_SPECULATION,
+        ),
+    ] = "greedy"
     undo_memory_bytes: Annotated[
         int,
         Meta(
@@ -140,6 +147,11 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
         check(self, ConfigError)
         if self.speculative is not None and self.num_speculative_tokens == 0:
             raise ConfigError(f"speculative={self.speculative} needs num_speculative_tokens of at least 1, not 0: leave one of the two out")
+        if self.draft_sample_method == "probabilistic" and (self.speculative or "").partition(":")[0] not in DRAFTING_MODELS:
+            raise ConfigError(
+                f"draft_sample_method is probabilistic, but speculative is {self.speculative}, which has no scores to draw from: "
+                "leave it at greedy, or speculate with eagle or draft:…"
+            )
         if self.max_num_batched_tokens <= self.max_drafts:  # else a request padded with drafts could wait forever
             raise ConfigError(
                 f"verifying {self.max_drafts} drafts takes {self.max_drafts + 1} tokens of one step, but "
@@ -199,7 +211,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def lookahead_tokens(self) -> int:
         """KV slots beyond a request's own tokens that making drafts takes (vLLM's ``num_lookahead_tokens``)."""
-        return self.max_drafts if (self.speculative or "").partition(":")[0] in DRAFTS_IN_THE_CACHE else 0
+        return self.max_drafts if (self.speculative or "").partition(":")[0] in DRAFTING_MODELS else 0
 
     @property
     def gives_up_last_hit(self) -> bool:

@@ -11,6 +11,7 @@ References: the order of the steps is that of vLLM (``v1/sample/sampler.py``): s
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,12 +19,28 @@ from torch import Tensor
 from workbench.errors import ModelError, RequestError
 from workbench.events import TokenLogprobs
 from workbench.randomness import uniform
+from workbench.request import SamplingParams
 from workbench.shaping import SampleRow, shape_, shapes
 from workbench.truncation import CHUNK, chunked, column, truncated
 
-__all__ = ["SampleRow", "draw", "probabilities", "sample", "token_logprobs"]
+__all__ = ["GREEDY", "Draw", "SampleRow", "draw", "drawn", "probabilities", "sample", "token_logprobs"]
 
 _GREEDY_BELOW = 1e-5  # vLLM's _SAMPLING_EPS
+
+
+class Draw(NamedTuple):
+    """A token to be chosen by temperature and truncation alone; ``point`` in [0, 1) decides which one it is."""
+
+    sampling: SamplingParams
+    point: float
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the likeliest token is taken, wherever the point lies."""
+        return self.sampling.temperature < _GREEDY_BELOW
+
+
+GREEDY = Draw(SamplingParams(temperature=0.0), 0.0)
 
 
 def sample(logits: Tensor, rows: Sequence[SampleRow]) -> tuple[list[int], list[TokenLogprobs | None] | None]:
@@ -68,6 +85,18 @@ def draw(weights: Tensor, uniforms: Sequence[float]) -> Tensor:
     chunk, rest = _inverse(ends, points * ends[:, -1:])
     inside = chunks.gather(1, chunk.unsqueeze(-1).expand(-1, -1, CHUNK)).squeeze(1).cumsum(-1, dtype=torch.float64)
     return (chunk * CHUNK + _inverse(inside, rest)[0]).squeeze(-1)
+
+
+def drawn(scores: Tensor, draws: Sequence[Draw]) -> list[int]:
+    """Choose one index for each row of ``scores`` [rows, n], as :func:`sample` would where nothing is masked or penalised."""
+    scores = scores.float()
+    chosen = scores.argmax(dim=-1)
+    random = [row for row, one in enumerate(draws) if not one.is_greedy]
+    if random:
+        params, some = [draws[row].sampling for row in random], scores[random]
+        weights = _tempered(some, some.amax(-1, keepdim=True), params)
+        chosen[random] = draw(weights, [draws[row].point for row in random])
+    return chosen.tolist()
 
 
 def token_logprobs(logits: Tensor, token_ids: Sequence[int], num_top: int) -> list[TokenLogprobs]:
@@ -134,9 +163,12 @@ def _likeliest(logits: Tensor, rows: Sequence[SampleRow]) -> Tensor:
 
 
 def _weights(logits: Tensor, rows: Sequence[SampleRow]) -> Tensor:
-    params = [row.request.sampling for row in rows]
     best = logits.amax(-1, keepdim=True)
     _check(best, rows)
+    return _tempered(logits, best, [row.request.sampling for row in rows])
+
+
+def _tempered(logits: Tensor, best: Tensor, params: Sequence[SamplingParams]) -> Tensor:
     weights = (logits - best).div_(column([p.temperature for p in params], logits)).exp_()
     if any(p.min_p > 0 for p in params):
         # The likeliest token weighs exactly 1, so shares of its probability are weights.

@@ -32,6 +32,7 @@ from workbench.models.loading import LoadedModel
 from workbench.models.native import NativeKernels, NativeLinear
 from workbench.models.native_draft import NativeDraft, NativeVocabulary
 from workbench.models.quantised import Int8, rounded
+from workbench.sampler import Draw, drawn
 
 HEADS = Path(__file__).with_name("heads")
 FORMAT = "workbench-eagle"
@@ -40,10 +41,10 @@ VERSIONS = ("1", "2")  # matrices in bf16; or in int8, each with a scale for eve
 
 
 class Vocabulary(Protocol):
-    """Tells the likeliest draft."""
+    """Tells the token that follows."""
 
-    def likeliest(self, hidden: Tensor) -> list[int]:
-        """A token id for each row of the normalised ``hidden``, ``[rows, size]``."""
+    def choose(self, hidden: Tensor, draws: Sequence[Draw] = ()) -> list[int]:
+        """A token id for each row of the normalised ``hidden``, ``[rows, size]``: the likeliest, or with ``draws`` what each falls on."""
         ...
 
 
@@ -53,9 +54,10 @@ class ScoredVocabulary(NamedTuple):
     head: Linear
     ids: Tensor
 
-    def likeliest(self, hidden: Tensor) -> list[int]:
+    def choose(self, hidden: Tensor, draws: Sequence[Draw] = ()) -> list[int]:
         """See :class:`Vocabulary`."""
-        return self.ids[self.head(hidden).argmax(dim=-1)].tolist()
+        scores = self.head(hidden)
+        return self.ids[drawn(scores, draws) if draws else scores.argmax(dim=-1)].tolist()
 
 
 class EagleHead(NamedTuple):

@@ -106,17 +106,17 @@ def _declared(lib: ctypes.CDLL) -> ctypes.CDLL:
         "wb_linear": (pointer, pointer, pointer, pointer, pointer, long, long, long, integer),
         "wb_add_rms_norm": (pointer, pointer, pointer, pointer, long, long, real, integer),
         "wb_silu_mul": (pointer, pointer, long, long, integer),
-        "wb_likeliest_room": (pointer, long),
-        "wb_likeliest": (pointer, pointer, pointer, long, pointer, integer),
+        "wb_choose_room": (pointer, long),
+        "wb_choose": (*(pointer,) * 5, long, pointer, integer),
         "wb_draft_room": (pointer, long, long, long, long),
-        "wb_draft": (pointer, pointer, long, pointer, long, *(pointer,) * 6, ctypes.POINTER(Step)),
+        "wb_draft": (pointer, pointer, long, pointer, long, *(pointer,) * 8, ctypes.POINTER(Step)),
         "wb_attend": (pointer, pointer, pointer, integer, pointer, pointer, ctypes.POINTER(Step)),
     }
     for name, arguments in signatures.items():
         function = getattr(lib, name)
         function.argtypes, function.restype = arguments, None
     lib.wb_panel.restype = ctypes.c_int32
-    lib.wb_likeliest_room.restype = lib.wb_draft_room.restype = long
+    lib.wb_choose_room.restype = lib.wb_draft_room.restype = long
     return lib
 
 

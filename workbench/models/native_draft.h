@@ -14,10 +14,10 @@ static void apply(const Matrix *m, const float *x, float *y, int64_t rows, int32
     wb_linear(x, m->packed, m->scale, 0, y, rows, m->inputs, m->outputs, threads);
 }
 
-/* ---- the likeliest token ---------------------------------------------------------------------------------------------------------
+/* ---- the token that follows ------------------------------------------------------------------------------------------------------
  * `screen` scores every id roughly, from a projection of the hidden state if there is one; the best CANDIDATES are then scored with the
  * target's own rows (the idea is that of SVD-softmax, Shim et al., NIPS 2017). */
-enum { CANDIDATES = 128, GROUP = 32 };
+enum { CANDIDATES = 128, GROUP = 32, MOST_SCORED = CANDIDATES * GROUP };
 
 typedef struct {
     Matrix project, screen;
@@ -28,9 +28,17 @@ typedef struct {
 
 static int64_t groups_of(const Vocabulary *v) { return (v->screen.outputs + GROUP - 1) / GROUP; }
 
+/* How a row's token is drawn; at temperature 0 the likeliest is taken.  `point` in [0, 1) falls on one of the candidates, which lie end to
+ * end: two distributions that are nearly equal are so asked for the same token by the same point. */
+typedef struct {
+    double temperature, min_p, top_k, top_p; /* top_k 0: all */
+} Manner;
+
 typedef struct {
     const Vocabulary *vocabulary;
     const float *x, *scores;
+    const Manner *manners; /* null: the likeliest for every row */
+    const double *points;
     float *best;
     int64_t *ids;
 } Choice;
@@ -67,11 +75,48 @@ static float exact_score(const Vocabulary *v, const float *x, int64_t id) {
     return sum_of(even + odd);
 }
 
+static int descending(const void *one, const void *other) {
+    float a = *(const float *)one, b = *(const float *)other;
+    return (a < b) - (a > b);
+}
+
+/* The weight below which `top_k` and then `top_p` drop a candidate. */
+static float cut_of(const float *weights, int64_t count, const Manner *manner) {
+    float sorted[MOST_SCORED];
+    memcpy(sorted, weights, count * sizeof(float));
+    qsort(sorted, count, sizeof(float), descending);
+    double total = 0, before = 0;
+    int64_t kept = manner->top_k > 0 && manner->top_k < count ? (int64_t)manner->top_k : count, last = 0;
+    if (manner->top_p >= 1) return sorted[kept - 1];
+    for (int64_t i = 0; i < kept; i++) total += sorted[i];
+    for (int64_t i = 0; i < kept && before < manner->top_p * total; i++) before += sorted[i], last = i;
+    return sorted[last];
+}
+
+/* Which of some scores, the largest of which is `most`, the point falls on. */
+static int64_t drawn(const float *scores, int64_t count, float most, const Manner *manner, double point) {
+    float weights[MOST_SCORED], cut = 0;
+    double total = 0, end = 0;
+    for (int64_t i = 0; i < count; i++) {
+        float weight = expf((float)((scores[i] - most) / manner->temperature));
+        weights[i] = weight >= manner->min_p ? weight : 0; /* nor is it kept where it is no number */
+    }
+    if ((manner->top_k > 0 && manner->top_k < count) || manner->top_p < 1) cut = cut_of(weights, count, manner);
+    for (int64_t i = 0; i < count; i++) total += weights[i] >= cut ? weights[i] : 0;
+    for (int64_t i = 0; i < count; i++) {
+        end += weights[i] >= cut ? weights[i] : 0;
+        if (point * total < end) return i;
+    }
+    return -1;
+}
+
 /* The id of one row.  A group's best score bounds those of its members, so the CANDIDATES-th best group tells who is a candidate. */
 static void choose(const void *job, int64_t row) {
     const Choice *c = job;
     const Vocabulary *v = c->vocabulary;
     int64_t count = v->screen.outputs, groups = groups_of(v), candidates = 0, best = 0;
+    float exact[MOST_SCORED];
+    int32_t places[MOST_SCORED];
     const float *x = c->x + row * v->size, *scores = c->scores + row * count;
     float *of_group = c->best + row * 2 * groups, *sorted = of_group + groups, least = -INFINITY, most = -INFINITY;
     for (int64_t group = 0; group < groups; group++) {
@@ -85,23 +130,29 @@ static void choose(const void *job, int64_t row) {
         if (!(of_group[group] >= least)) continue;
         int64_t end = (group + 1) * GROUP < count ? (group + 1) * GROUP : count;
         for (int64_t i = group * GROUP; i < end; i++) {
-            if (!(scores[i] >= least)) continue;
-            float score = exact_score(v, x, v->ids[i]);
+            if (!(scores[i] >= least) || candidates == MOST_SCORED) continue; /* more only where rough scores are equal */
+            float score = exact[candidates] = exact_score(v, x, v->ids[i]);
+            places[candidates] = (int32_t)i;
             if (!candidates++ || score > most) most = score, best = i;
         }
+    }
+    if (candidates && c->manners && c->manners[row].temperature > 0) {
+        int64_t found = drawn(exact, candidates, most, c->manners + row, c->points[row]);
+        if (found >= 0) best = places[found];
     }
     c->ids[row] = v->ids[best];
 }
 
 /* Floats that so many rows work on. */
-int64_t wb_likeliest_room(const Vocabulary *v, int64_t rows) { return rows * (v->project.outputs + v->screen.outputs + 2 * groups_of(v)); }
+int64_t wb_choose_room(const Vocabulary *v, int64_t rows) { return rows * (v->project.outputs + v->screen.outputs + 2 * groups_of(v)); }
 
-/* The id with the largest product of `x`, [rows][size], and the target's row for it. */
-void wb_likeliest(const Vocabulary *v, const float *x, int64_t *ids, int64_t rows, float *room, int32_t threads) {
+/* An id for each row of `x`, [rows][size]: the one with the largest product with the target's row for it, or one drawn by these products. */
+void wb_choose(const Vocabulary *v, const float *x, const Manner *manners, const double *points, int64_t *ids, int64_t rows, float *room,
+               int32_t threads) {
     float *projected = room, *scores = projected + rows * v->project.outputs, *best = scores + rows * v->screen.outputs;
     if (v->project.packed) apply(&v->project, x, projected, rows, threads);
     apply(&v->screen, v->project.packed ? projected : x, scores, rows, threads);
-    run_pieces(choose, &(Choice){v, x, scores, best, ids}, rows, threads);
+    run_pieces(choose, &(Choice){v, x, scores, manners, points, best, ids}, rows, threads);
 }
 
 /* ---- the layer -------------------------------------------------------------------------------------------------------------------- */
@@ -120,6 +171,8 @@ typedef struct {
     const int64_t *scored; /* null: all */
     int64_t num_scored;
     const Step *step;
+    const Manner *manners; /* of those that are scored; null: the likeliest */
+    const double *points;
 } Pass;
 
 /* A request: `count` entries from position `start` on are read, from row `tap_row` of every tap on, into the blocks at `table` of the tables;
@@ -211,7 +264,7 @@ static void pass_over(const DraftHead *h, const Pass *p, const float *g, float *
     wb_silu_mul(gates, gated, count, h->down.inputs, s->threads);
     apply(&h->down, gated, delta, count, s->threads);
     wb_add_rms_norm(hidden, delta, h->norm, normed, count, size, s->eps, s->threads);
-    wb_likeliest(&h->vocabulary, normed, next, count, rest, s->threads);
+    wb_choose(&h->vocabulary, normed, p->manners, p->points, next, count, rest, s->threads);
 }
 
 /* Where entries stand: one after the other in memory, as a `Step` wants it. */
@@ -248,13 +301,14 @@ static Step step_of(const Places *p, const int64_t *tables, const Step *shape) {
 int64_t wb_draft_room(const DraftHead *h, int64_t entries, int64_t requests, int64_t rows, int64_t dim) {
     int64_t numbers = 2 * (4 * entries + requests + rows), angles = entries * dim, size = h->vocabulary.size; /* a number takes two floats */
     int64_t features = (rows + entries * (1 + h->taps)) * size, passes = entries * room_of_entry(h) + rows * room_of_scored(h);
-    return numbers + angles + features + passes + wb_likeliest_room(&h->vocabulary, rows);
+    return numbers + angles + features + passes + wb_choose_room(&h->vocabulary, rows);
 }
 
 /* Read what is asked, then draft for the `rows` requests that `order` names, those with most drafts first.  `tokens` follow the entries,
- * request by request; `drafts` is [most][rows]. */
+ * request by request; `drafts` is [most][rows], and so are `points`, with a manner for each of the rows; both null: the likeliest. */
 void wb_draft(const DraftHead *h, const Asked *asked, int64_t requests, const int64_t *order, int64_t rows, const int64_t *tokens,
-              const int64_t *tables, const float *const *taps, int64_t *drafts, uint16_t *kv, float *room, const Step *shape) {
+              const int64_t *tables, const float *const *taps, const Manner *manners, const double *points, int64_t *drafts, uint16_t *kv,
+              float *room, const Step *shape) {
     int64_t entries = 0, size = h->vocabulary.size, half = shape->dim / 2;
     for (int64_t i = 0; i < requests; i++) entries += asked[i].count;
     int64_t *slots = (int64_t *)room, *tap_rows = slots + 3 * entries, *lasts = tap_rows + entries, *scored = lasts + requests;
@@ -270,7 +324,7 @@ void wb_draft(const DraftHead *h, const Asked *asked, int64_t requests, const in
     }
     for (int64_t i = 0; i < rows; i++) scored[i] = lasts[order[i]];
     Step step = step_of(&p, tables, shape);
-    Pass read = {tokens, scored, rows, &step};
+    Pass read = {tokens, scored, rows, &step, manners, points};
     Entries e = {.head = h, .pass = &read, .taps = taps, .tap_rows = tap_rows, .to = normed};
     run_pieces(some_taps, &e, (entries + AT_ONCE - 1) / AT_ONCE, step.threads);
     apply(&h->fc, normed, g, entries, step.threads);
@@ -284,7 +338,7 @@ void wb_draft(const DraftHead *h, const Asked *asked, int64_t requests, const in
             place(&p, one, one->start + one->count - 1 + done, tables, shape->block_size);
         }
         step = step_of(&p, tables, shape);
-        Pass pass = {drafts, 0, left, &step};
+        Pass pass = {drafts, 0, left, &step, manners, points ? points + done * rows : 0};
         pass_over(h, &pass, hidden, hidden, drafts + rows, kv, rest);
     }
 }

@@ -1,4 +1,4 @@
-"""``NativeDraft``: an EAGLE head in one call of compiled code; ``NativeVocabulary``: the likeliest token, without scoring all of them."""
+"""``NativeDraft``: an EAGLE head in one call of compiled code; ``NativeVocabulary``: the token that follows, without scoring all."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from torch import Tensor
 
 from workbench.models.config import ModelConfig
 from workbench.models.native import LANES, NativeKernels, NativeLinear, Step
+from workbench.request import SamplingParams
+from workbench.sampler import GREEDY, Draw
 
 
 class _Matrix(ctypes.Structure):
@@ -47,7 +49,7 @@ class _DraftHead(ctypes.Structure):
 
 
 class NativeVocabulary:
-    """The likeliest of ``ids`` after hidden states, by the rows of ``embedding`` for them.
+    """The likeliest of ``ids`` after hidden states, or one that is drawn, by the rows of ``embedding`` for them.
 
     ``screen`` scores all ids roughly, from ``project(hidden)`` where there is a projection; only the best 128 are scored with the
     embedding's rows.  Low-rank screening is the idea of SVD-softmax (Shim et al., NIPS 2017).
@@ -69,19 +71,35 @@ class NativeVocabulary:
         """Whether the compiled code can read these rows."""
         return embedding.dtype == torch.bfloat16 and embedding.is_contiguous() and embedding.shape[1] % (2 * LANES) == 0
 
-    def likeliest(self, hidden: Tensor) -> list[int]:
-        """One id for each row of ``hidden``, ``[rows, size]``."""
+    def choose(self, hidden: Tensor, draws: Sequence[Draw] = ()) -> list[int]:
+        """One id for each row of ``hidden``, ``[rows, size]``: the likeliest, or the one that its draw falls on."""
         rows = len(hidden)
-        ids, room = np.zeros(rows, np.int64), torch.empty(self._library.wb_likeliest_room(ctypes.byref(self.struct), rows))
-        addresses = (hidden.data_ptr(), ids.ctypes.data, rows, room.data_ptr())
-        self._library.wb_likeliest(ctypes.byref(self.struct), *addresses, torch.get_num_threads())
+        ids, room = np.zeros(rows, np.int64), torch.empty(self._library.wb_choose_room(ctypes.byref(self.struct), rows))
+        manners, points = _manners(draws), np.array([draw.point for draw in draws])
+        drawn = (_address(manners), _address(points))
+        addresses = (hidden.data_ptr(), *drawn, ids.ctypes.data, rows, room.data_ptr())
+        self._library.wb_choose(ctypes.byref(self.struct), *addresses, torch.get_num_threads())
         return ids.tolist()
+
+
+def _manners(draws: Sequence[Draw]) -> np.ndarray:
+    """A ``Manner`` for each draw."""
+    return np.array([_manner(draw.sampling, draw.is_greedy) for draw in draws], np.float64)
+
+
+def _manner(sampling: SamplingParams, is_greedy: bool) -> tuple[float, ...]:
+    return 0.0 if is_greedy else sampling.temperature, sampling.min_p, sampling.top_k, sampling.top_p
+
+
+def _address(array: np.ndarray) -> int | None:
+    return array.ctypes.data if array.size else None
 
 
 class Asked(NamedTuple):
     """What one request wants: entries from position ``start`` on, with the tokens that follow them, and then ``num_drafts`` drafts.
 
-    The entries' features stand in the taps from row ``tap_row`` on; ``block_ids`` have slots for entries and drafts.
+    The entries' features stand in the taps from row ``tap_row`` on; ``block_ids`` have slots for entries and drafts.  ``draws``: how each
+    draft is drawn; none for the likeliest.
     """
 
     start: int
@@ -89,6 +107,7 @@ class Asked(NamedTuple):
     tap_row: int
     block_ids: Sequence[int]
     num_drafts: int
+    draws: Sequence[Draw] = ()
 
 
 class NativeDraft:
@@ -140,9 +159,20 @@ class NativeDraft:
         shape.eps, shape.threads = config.rms_norm_eps, torch.get_num_threads()
         numbers_at, order_at, tokens_at, tables_at = (array.ctypes.data for array in arrays)
         tap_addresses = (ctypes.c_void_p * len(taps))(*(tap.data_ptr() for tap in taps))
-        read = (numbers_at, requests, order_at, rows, tokens_at, tables_at, tap_addresses)
+        manners, points = _drawn([asked[place] for place in order], len(drafts))
+        read = (numbers_at, requests, order_at, rows, tokens_at, tables_at, tap_addresses, _address(manners), _address(points))
         library.wb_draft(ctypes.byref(self._head), *read, drafts.ctypes.data, kv.data_ptr(), room.data_ptr(), shape)
         found: list[list[int]] = [[] for _ in asked]
         for row, place in enumerate(order):
             found[place] = drafts[: asked[place].num_drafts, row].tolist()
         return found
+
+
+def _drawn(drafting: Sequence[Asked], most: int) -> tuple[np.ndarray, np.ndarray]:
+    """A manner for each request, ``[rows]``, and a point for each of its drafts, ``[most, rows]``; nothing where all are greedy."""
+    if not any(one.draws for one in drafting):
+        return np.empty(0), np.empty(0)
+    points = np.zeros((most, len(drafting)))
+    for row, one in enumerate(drafting):
+        points[: len(one.draws), row] = [draw.point for draw in one.draws]
+    return _manners([one.draws[0] if one.draws else GREEDY for one in drafting]), points

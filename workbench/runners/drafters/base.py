@@ -9,6 +9,30 @@ from torch import Tensor
 
 from workbench.models.batch import FlatBatch, flatten
 from workbench.runners.drafting import Grown
+from workbench.sampler import SampleRow, sample
+
+Choose = Callable[[Tensor, Sequence[Grown], Sequence[Sequence[int]]], list[int]]
+"""Tokens from scores ``[rows, vocab]``: of each row, and the drafts that it has so far."""
+
+
+def likeliest(scores: Tensor, rows: Sequence[Grown], drafts: Sequence[Sequence[int]]) -> list[int]:
+    """The token with the highest score of each row."""
+    tokens: list[int] = scores.argmax(dim=-1).tolist()
+    return tokens
+
+
+def as_asked(scores: Tensor, rows: Sequence[Grown], drafts: Sequence[Sequence[int]]) -> list[int]:
+    """The tokens that the target will choose itself, as far as these scores equal those of its next step.
+
+    Each is chosen with the parameters of its request, and with the random number that the target will use there: where two distributions
+    are nearly equal, the same number nearly always falls on the same token.  Drafting with the target's own randomness is the idea of
+    "Coupling without Communication and Drafter-Invariant Speculative Decoding" (arXiv 2408.07978).
+    """
+    draws = []
+    for row, before in zip(rows, drafts, strict=True):
+        seen = [*row.token_ids, *before]
+        draws.append(SampleRow(row.row.request, seen, row.num_output + len(before)))
+    return sample(scores, draws)[0]
 
 
 class Stepped(NamedTuple):
@@ -69,35 +93,40 @@ class Chain:
     """Drafts that grow one after the other, each read at the position after the one before, while there is a slot for it.
 
     ``first``: the position of the last entry that was read; the drafts of each row begin with the token that came out of it.
+    ``living``: the rows that get one more draft.
     """
 
-    def __init__(self, rows: Sequence[Grown], first: Sequence[int], block_size: int) -> None:
-        self.rows, self.first, self.block_size = rows, first, block_size
+    def __init__(self, rows: Sequence[Grown], first: Sequence[int], block_size: int, living: Sequence[int]) -> None:
+        self.rows, self.first, self.block_size, self.living = rows, first, block_size, list(living)
         self.drafts: list[list[int]] = [[] for _ in rows]
 
-    def grow(self, living: Sequence[int], token_ids: Sequence[int]) -> list[int]:
-        """Take one more draft for each row in ``living``; returns those that go on, as places in ``living``."""
+    def chosen(self, scores: Tensor, choose: Choose) -> list[int]:
+        """What ``choose`` takes for each living row."""
+        return choose(scores, [self.rows[index] for index in self.living], [self.drafts[index] for index in self.living])
+
+    def grow(self, token_ids: Sequence[int]) -> list[int]:
+        """Take one more draft for each living row; returns those that go on, as places among those that lived."""
         going = []
-        for place, (index, token) in enumerate(zip(living, token_ids, strict=True)):
+        for place, (index, token) in enumerate(zip(self.living, token_ids, strict=True)):
             self.drafts[index].append(token)
             if len(self.drafts[index]) <= most_passes(self.rows[index], self.first[index], self.block_size):
                 going.append(place)
+        self.living = [self.living[place] for place in going]
         return going
 
-    def next_rows(self, living: Sequence[int]) -> FlatBatch:
-        """The newest draft of each row in ``living``, to be read next."""
+    def next_rows(self) -> FlatBatch:
+        """The newest draft of each living row, to be read next."""
         rows = []
-        for index in living:
+        for index in self.living:
             drafts, position = self.drafts[index], self.first[index] + len(self.drafts[index])
             rows.append(DraftRow(position, position + 1, drafts[-1:], self.rows[index].row.block_ids))
         return batch_of(rows, self.block_size, [True] * len(rows))
 
-    def run(self, living: list[int], token_ids: Sequence[int], read: Callable[[FlatBatch, list[int]], Sequence[int]]) -> list[list[int]]:
+    def run(self, token_ids: Sequence[int], read: Callable[[FlatBatch, list[int]], Sequence[int]]) -> list[list[int]]:
         """Grow all chains to their ends; ``read(batch, going)`` reads the newest drafts and returns the tokens that follow them.
 
         ``going`` are the places, in the batch before, of the rows that go on.
         """
-        while going := self.grow(living, token_ids):
-            living = [living[place] for place in going]
-            token_ids = read(self.next_rows(living), going)
+        while going := self.grow(token_ids):
+            token_ids = read(self.next_rows(), going)
         return self.drafts

@@ -17,18 +17,20 @@ from workbench.models.batch import FlatBatch
 from workbench.models.eagle import EagleHead, compiled_drafting
 from workbench.models.loading import LoadedModel
 from workbench.models.native_draft import Asked, NativeDraft
+from workbench.randomness import uniform
 from workbench.runners.drafters.base import Chain, DraftRow, Stepped, batch_of, most_passes
 from workbench.runners.drafting import Grown
 from workbench.runners.kv_tensors import empty_blocks
+from workbench.sampler import Draw
 
 
 class EagleDrafter:
-    """Runs ``head`` after every step of ``target``."""
+    """Runs ``head`` after every step of ``target``; with ``draws``, drafts are drawn as the target's own tokens will be."""
 
     reads_every_step = True
 
-    def __init__(self, head: EagleHead, target: LoadedModel, kv: list[Tensor] | None = None) -> None:
-        self.head, self.target = head, target
+    def __init__(self, head: EagleHead, target: LoadedModel, *, draws: bool = False, kv: list[Tensor] | None = None) -> None:
+        self.head, self.target, self.draws = head, target, draws
         self.taps = head.taps
         self.compiled = compiled_drafting(head)
         self.kv = kv or []
@@ -39,7 +41,7 @@ class EagleDrafter:
         """The same head with an empty cache."""
         config, path = self.target.config, self.target.path
         layer = empty_blocks(num_blocks, block_size, config.num_kv_heads, config.head_dim, path.dtype, self.target.device)
-        return type(self)(self.head, self.target, [layer])
+        return type(self)(self.head, self.target, draws=self.draws, kv=[layer])
 
     def draft(self, rows: Sequence[Grown], after: Stepped) -> list[list[int]]:
         """Read what the target has computed, then draft for those who want it."""
@@ -48,19 +50,23 @@ class EagleDrafter:
         read = [DraftRow(row.row.start, row.row.start + row.num_read, _following(row), row.row.block_ids) for row in rows]
         batch = batch_of(read, after.block_size, [row.limit > 0 for row in rows])
         living, ends = [index for index, row in enumerate(rows) if row.limit], [row.end - 1 for row in read]
-        hidden, token_ids = self._run(batch, self.head.features(_of_read(rows, after)))
-        drafts = Chain(rows, ends, after.block_size)
+        drafts = Chain(rows, ends, after.block_size, living)
+        hidden, token_ids = self._run(batch, self.head.features(_of_read(rows, after)), self._draws(drafts))
 
         def go_on(batch: FlatBatch, going: list[int]) -> list[int]:
             nonlocal hidden
-            hidden, token_ids = self._run(batch, hidden if len(going) == len(hidden) else hidden[going])
+            hidden, token_ids = self._run(batch, hidden if len(going) == len(hidden) else hidden[going], self._draws(drafts))
             return token_ids
 
-        return drafts.run(living, token_ids, go_on)
+        return drafts.run(token_ids, go_on)
 
-    def _run(self, batch: FlatBatch, features: Tensor) -> tuple[Tensor, list[int]]:
+    def _run(self, batch: FlatBatch, features: Tensor, draws: Sequence[Draw]) -> tuple[Tensor, list[int]]:
         hidden, normed = self.head.run(batch, features, self.kv[0])
-        return hidden, self.head.vocabulary.likeliest(normed)
+        return hidden, self.head.vocabulary.choose(normed, draws)
+
+    def _draws(self, drafts: Chain) -> list[Draw]:
+        """How the next draft of each living row is drawn; nothing where the likeliest are asked for."""
+        return [_draw(drafts.rows[index], len(drafts.drafts[index])) for index in drafts.living] if self.draws else []
 
     def _at_once(self, compiled: NativeDraft, rows: Sequence[Grown], after: Stepped) -> list[list[int]]:
         """The same in one call."""
@@ -68,8 +74,15 @@ class EagleDrafter:
         for begin, row in zip(after.begins, rows, strict=True):
             last = row.row.start + row.num_read - 1
             num_drafts = 1 + most_passes(row, last, after.block_size) if row.limit else 0
-            asked.append(Asked(row.row.start, _following(row), begin, row.row.block_ids, num_drafts))
+            draws = [_draw(row, ahead) for ahead in range(num_drafts)] if self.draws and row.row.request.sampling.temperature else []
+            asked.append(Asked(row.row.start, _following(row), begin, row.row.block_ids, num_drafts, draws))
         return compiled.run(asked, after.taps, self.kv[0])
+
+
+def _draw(row: Grown, ahead: int) -> Draw:
+    """With the random number that the target will use there (:func:`workbench.sampler.sample`)."""
+    sampling = row.row.request.sampling
+    return Draw(sampling, uniform(sampling.seed or 0, row.num_output + ahead))
 
 
 def _following(row: Grown) -> list[int]:

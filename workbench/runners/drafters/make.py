@@ -14,7 +14,7 @@ from workbench.models.eagle import load_head, own_head
 from workbench.models.llama import Llama
 from workbench.models.loading import LoadedModel
 from workbench.models.quantised import quantised
-from workbench.runners.drafters.base import TorchDrafter
+from workbench.runners.drafters.base import TorchDrafter, as_asked, likeliest
 from workbench.runners.drafters.eagle import EagleDrafter
 from workbench.runners.drafters.model import ModelDrafter, load_draft_model
 from workbench.runners.drafters.own import OwnDrafter
@@ -23,9 +23,12 @@ from workbench.runners.drafters.tokens import TokenDrafter
 from workbench.speculative.methods import FORMS, TOKEN_METHODS, make_proposer, method_name, synthetic_rate
 
 
-def make_drafter(method: str, target: LoadedModel, *, max_model_len: int | None = None, trust_remote_code: bool = False) -> TorchDrafter:
+def make_drafter(
+    method: str, target: LoadedModel, *, draws: bool = False, max_model_len: int | None = None, trust_remote_code: bool = False
+) -> TorchDrafter:
     """The drafter for requests of at most ``max_model_len`` tokens, prompt and output (by default as many as the target reads).
 
+    ``draws``: whether models and heads draw their drafts as the target draws its tokens, instead of taking the likeliest.
     ``trust_remote_code``: whether a draft model from the hub may run its own Python code while loading.
     Raises :class:`ConfigError` for a method that does not exist, is not written well, or does not fit ``target``, and
     :class:`ModelIntegrityError` for a file that does not hold what it should.
@@ -36,20 +39,18 @@ def make_drafter(method: str, target: LoadedModel, *, max_model_len: int | None 
     if name == "eagle":
         if method == "eagle:":
             raise _badly_written(method, name)
-        return EagleDrafter(load_head(Path(rest).expanduser() if rest else own_head(target.name), target), target)
+        return EagleDrafter(load_head(Path(rest).expanduser() if rest else own_head(target.name), target), target, draws=draws)
     if name == "synthetic":
         return SyntheticDrafter(synthetic_rate(method), target.architecture)
-    return _draft(method, rest, target, max_model_len, trust_remote_code)
-
-
-def _draft(method: str, rest: str, target: LoadedModel, max_model_len: int | None, trust_remote_code: bool) -> TorchDrafter:
-    if skip := re.fullmatch(r"skip:([0-9]{1,6})", rest):
-        return OwnDrafter(first_layers(target, int(skip[1])))
+    choose = as_asked if draws else likeliest
+    if skip := re.fullmatch(r"draft:skip:([0-9]{1,6})", method):
+        return OwnDrafter(first_layers(target, int(skip[1])), choose)
     if rest in ("int8", "int4"):
-        return OwnDrafter(quantised(target, 8 if rest == "int8" else 4))
+        return OwnDrafter(quantised(target, 8 if rest == "int8" else 4), choose)
     if not rest or re.fullmatch(r"skip(:.*)?|int[0-9]*", rest):  # a model of such a name can be given by its path
         raise _badly_written(method, "draft")
-    return ModelDrafter(load_draft_model(rest, target, max_model_len, trust_remote_code=trust_remote_code))
+    draft = load_draft_model(rest, target, max_model_len, trust_remote_code=trust_remote_code)
+    return ModelDrafter(draft, choose)
 
 
 def _badly_written(method: str, name: str) -> ConfigError:

@@ -16,8 +16,8 @@ from workbench.models import load_model
 from workbench.models.batch import FlatBatch
 from workbench.models.loading import LoadedModel
 from workbench.models.store import resolve
-from workbench.runners.drafters.base import Chain, DraftRow, Stepped, batch_of
-from workbench.runners.drafters.own import has_slot, likeliest
+from workbench.runners.drafters.base import Chain, Choose, DraftRow, Stepped, batch_of, likeliest
+from workbench.runners.drafters.own import has_slot
 from workbench.runners.drafting import Grown
 from workbench.runners.kv_tensors import empty_blocks
 from workbench.tokenizer import Tokenizer
@@ -29,13 +29,13 @@ ID_STEP = 97  # every so many tokens are compared: two vocabularies of the same 
 
 
 class ModelDrafter:
-    """Runs ``model`` after every step of the target; the most likely token of each position is the draft."""
+    """Runs ``model`` after every step of the target; ``choose`` makes drafts of its scores."""
 
     taps: tuple[int, ...] = ()
     reads_every_step = True
 
-    def __init__(self, model: LoadedModel, kv: list[Tensor] | None = None) -> None:
-        self.model = model
+    def __init__(self, model: LoadedModel, choose: Choose = likeliest, kv: list[Tensor] | None = None) -> None:
+        self.model, self.choose = model, choose
         self.kv = kv or []
         self.kv_bytes_per_token = model.facts.kv_bytes_per_token
 
@@ -43,7 +43,7 @@ class ModelDrafter:
         """The same model with an empty cache."""
         config, dtype, device = self.model.config, self.model.path.dtype, self.model.device
         sizes = (num_blocks, block_size, config.num_kv_heads, config.head_dim)
-        return type(self)(self.model, [empty_blocks(*sizes, dtype, device) for _ in range(config.num_layers)])
+        return type(self)(self.model, self.choose, [empty_blocks(*sizes, dtype, device) for _ in range(config.num_layers)])
 
     def draft(self, rows: Sequence[Grown], after: Stepped) -> list[list[int]]:
         """Read what the target has read, and for those who want drafts the newest token too; then go on from there."""
@@ -51,12 +51,12 @@ class ModelDrafter:
         drafting = set(living)
         read = [_read(row, newest=index in drafting) for index, row in enumerate(rows)]
         batch = batch_of(read, after.block_size, [index in drafting for index in range(len(rows))])
-        drafts = Chain(rows, [row.end - 1 for row in read], after.block_size)
-        return drafts.run(living, self._following(batch), lambda batch, _: self._following(batch))
+        drafts = Chain(rows, [row.end - 1 for row in read], after.block_size, living)
 
-    def _following(self, batch: FlatBatch) -> list[int]:
-        """The token after each scored one."""
-        return likeliest(self.model.architecture(batch, self.kv), (), ())
+        def following(batch: FlatBatch) -> list[int]:
+            return drafts.chosen(self.model.architecture(batch, self.kv), self.choose)
+
+        return drafts.run(following(batch), lambda batch, _: following(batch))
 
 
 def _read(row: Grown, *, newest: bool) -> DraftRow:

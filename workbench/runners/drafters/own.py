@@ -6,24 +6,15 @@ prompt of its own.  What it writes stands in slots that the target has yet to co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Self
 
 from torch import Tensor
 
 from workbench.models.batch import FlatBatch
 from workbench.models.llama import Llama
-from workbench.runners.drafters.base import Chain, DraftRow, Stepped, batch_of
+from workbench.runners.drafters.base import Chain, Choose, DraftRow, Stepped, batch_of, likeliest
 from workbench.runners.drafting import Grown
-
-Choose = Callable[[Tensor, Sequence[Grown], Sequence[Sequence[int]]], list[int]]
-"""Tokens from scores ``[rows, vocab]``: of each row, and the drafts that it has so far."""
-
-
-def likeliest(scores: Tensor, rows: Sequence[Grown], drafts: Sequence[Sequence[int]]) -> list[int]:
-    """The token with the highest score of each row."""
-    tokens: list[int] = scores.argmax(dim=-1).tolist()
-    return tokens
 
 
 class OwnDrafter:
@@ -47,17 +38,14 @@ class OwnDrafter:
         living = [index for index, row in enumerate(rows) if row.limit and has_slot(row, after.block_size)]
         if not living:
             return [[] for _ in rows]
-        drafts = Chain(rows, [len(row.token_ids) - 1 for row in rows], after.block_size)
-        now = list(living)
+        drafts = Chain(rows, [len(row.token_ids) - 1 for row in rows], after.block_size, living)
 
-        def read(batch: FlatBatch, going: Sequence[int]) -> list[int]:
-            nonlocal now
-            now = [now[place] for place in going]
-            scores = self.copy(batch, kv)
-            return self.choose(scores, [rows[index] for index in now], [drafts.drafts[index] for index in now])
+        def following(batch: FlatBatch) -> list[int]:
+            return drafts.chosen(self.copy(batch, kv), self.choose)
 
         newest = [_newest(rows[index]) for index in living]
-        return drafts.run(living, read(batch_of(newest, after.block_size, [True] * len(newest)), range(len(living))), read)
+        first = following(batch_of(newest, after.block_size, [True] * len(newest)))
+        return drafts.run(first, lambda batch, _: following(batch))
 
 
 def _newest(row: Grown) -> DraftRow:

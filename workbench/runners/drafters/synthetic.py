@@ -11,10 +11,9 @@ from typing import Self
 from torch import Tensor
 
 from workbench.models.llama import Llama
-from workbench.runners.drafters.base import Stepped
+from workbench.runners.drafters.base import Stepped, as_asked
 from workbench.runners.drafters.own import OwnDrafter
 from workbench.runners.drafting import Grown
-from workbench.sampler import SampleRow, sample
 from workbench.speculative.synthetic import corrupt
 
 
@@ -38,12 +37,3 @@ class SyntheticDrafter:
         """The oracle's tokens, some of them made wrong."""
         right, size = self._oracle.draft(rows, after), self.target.config.vocab_size
         return [corrupt(drafts, row.wanted.seed, row.num_output, self.rate, size) for row, drafts in zip(rows, right, strict=True)]
-
-
-def as_asked(scores: Tensor, rows: Sequence[Grown], drafts: Sequence[Sequence[int]]) -> list[int]:
-    """The tokens that the target will choose itself, as far as these scores equal those of its next step."""
-    draws = []
-    for row, before in zip(rows, drafts, strict=True):
-        seen = [*row.token_ids, *before]
-        draws.append(SampleRow(row.row.request, seen, row.num_output + len(before)))
-    return sample(scores, draws)[0]
