@@ -66,7 +66,10 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--per-kind", default=8, type=int, help="prompts of each kind, 8 at most")
     parser.add_argument("--timed-per-kind", default=2, type=int, help="the same where time is measured")
     parser.add_argument("--batches", default="1,4,16,32", type=lambda text: [int(part) for part in text.split(",")])
-    parser.add_argument("--drafts", default="1,2,3,4,5,6,auto", type=lambda text: [_drafts(part) for part in text.split(",")])
+    parser.add_argument(
+        "--drafts", default="1,2,3,4,5,6,5@0.05,auto", type=lambda text: [_drafts(part) for part in text.split(",")],
+        help="K, auto, or either with a min_draft_probability: 5@0.1",
+    )  # fmt: skip
     parser.add_argument("--speculative", default="eagle", help="the method whose speed is measured")
     parser.add_argument("--tokens", default=160, type=int)
     parser.add_argument("--rounds", default=3, type=int)
@@ -76,7 +79,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def _drafts(text: str) -> int | str:
-    return text if text == "auto" else int(text)
+    return int(text) if text.isdigit() else text
 
 
 # -- acceptance --------------------------------------------------------------------------------------------------------
@@ -199,8 +202,11 @@ def _speed(side: int | str, runs: dict[int | str, list[Finished]], asks: list[As
 
 
 def _knobs(options: argparse.Namespace, side: int | str) -> dict[str, Any]:
-    drafts = {"speculative": options.speculative, "num_speculative_tokens": side} if side else {}
-    return {"num_threads": options.threads, **drafts}
+    if not side:
+        return {"num_threads": options.threads}
+    count, _, least = str(side).partition("@")
+    drafts = {"num_speculative_tokens": _drafts(count), "min_draft_probability": float(least or 0)}
+    return {"num_threads": options.threads, "speculative": options.speculative, **drafts}
 
 
 def _chosen(runs: Sequence[Finished]) -> str:

@@ -336,9 +336,9 @@ def test_drafts_of_a_model_are_those_of_a_naive_chain(method, target, folder, ot
     assert_drafts_are(engine, lambda known, count: chain(naive_scores(drafter), known, count))
 
 
-def one_after_the_other(target, method, *prompts) -> Engine:
+def one_after_the_other(target, method, *prompts, **knobs) -> Engine:
     """A run with room for all, in which every prompt finds those before it in the cache."""
-    engine = Engine(target, speculative=method, num_speculative_tokens=3, block_size=BLOCK, num_blocks=60, debug=True)
+    engine = Engine(target, speculative=method, num_speculative_tokens=3, block_size=BLOCK, num_blocks=60, debug=True, **knobs)
     for number, prompt in enumerate(prompts):
         asked = {"prompt_token_ids": prompt, "arrival_step": 3 * number}
         engine.add_request(asked, max_tokens=14, ignore_eos=True, temperature=0)
@@ -395,6 +395,49 @@ def test_greedy_requests_get_the_same_drafts_whether_drafts_are_drawn_or_not(met
         drafts_and_tokens(played(target, method_of.get(method, method), 3, draft_sample_method=way)) for way in ("greedy", "probabilistic")
     )
     assert one == other
+
+
+@pytest.mark.parametrize("way", ["greedy", "probabilistic"])
+@pytest.mark.parametrize("method", ["eagle", "draft:skip:2", "draft:other"])
+def test_drafts_end_where_it_is_too_unlikely_that_all_are_right(method, way, target, method_of, reference, stop_token):
+    """The higher the threshold, the fewer; the outputs are the same."""
+    ways = {"sampled": way == "probabilistic", "stop_token": stop_token, "draft_sample_method": way}
+    lengths = []
+    for least in (0.0, 0.003, 0.1, 0.999):
+        engine = played(target, method_of.get(method, method), 4, min_draft_probability=least, **ways)
+        assert outputs(engine) == reference[ways["sampled"]]
+        assert not problems(engine)
+        lengths.append(sum(spec.proposed for spec in rounds(engine)) / max(1, len(engine.trace.records)))
+    assert lengths == sorted(lengths, reverse=True)
+    assert lengths[0] > lengths[1] > 0
+
+
+def test_the_chance_of_a_draft_is_the_models_own_probability(target, folder, method_of):
+    scores_after, least = naive_scores(transformers_model(folder)), 0.0005
+    engine = one_after_the_other(target, method_of["draft:itself"], PROMPTS[0][:9], PROMPTS[2][:7], min_draft_probability=least)
+
+    def likely(known, count):
+        drafts, chance = [], 1.0
+        while len(drafts) < count:
+            scores = scores_after([*known, *drafts])
+            chance *= float(scores.softmax(-1).max())
+            if chance < least:
+                break
+            drafts.append(int(scores.argmax()))
+        return drafts
+
+    known = {name: list(request.prompt_token_ids) for name, request in engine.trace.requests.items()}
+    ends = {name: len(token_ids) + 14 for name, token_ids in known.items()}
+    lengths = set()
+    for record in engine.trace.records:
+        proposed = {each.request_id: list(each.token_ids) for each in record.proposed}
+        for sampled in record.sampled:
+            name = sampled.request_id
+            known[name] += sampled.token_ids
+            drafts = proposed.get(name, [])
+            assert drafts == likely(known[name], min(3, ends[name] - len(known[name]) - 1))
+            lengths.add(len(drafts))
+    assert len(lengths) > 1
 
 
 def test_a_target_given_by_name_as_its_own_draft_model_is_not_loaded_twice(target, method_of):
@@ -497,14 +540,17 @@ def wide_target(tmp_path, monkeypatch):
     return target
 
 
+@pytest.mark.parametrize("least", [0.0, 0.02])
 @pytest.mark.parametrize("way", ["greedy", "probabilistic"])
 @pytest.mark.parametrize(("drafts", "block_size", "num_blocks"), [(1, 4, 40), (4, 4, 40), (6, 16, 12), (3, 1, 60), (5, 4, 16)])
-def test_drafting_in_one_compiled_call_is_what_its_operations_give_one_by_one(drafts, block_size, num_blocks, way, tmp_path, monkeypatch):
+def test_drafting_in_one_compiled_call_is_what_its_operations_give_one_by_one(
+    drafts, block_size, num_blocks, way, least, tmp_path, monkeypatch
+):
     target = wide_target(tmp_path, monkeypatch)
     method = f"eagle:{write_head(tmp_path / 'wide.eagle.safetensors', target)}"
     proposed = []
     for in_one_call in (True, False):
-        ways = {"sampled": way == "probabilistic", "draft_sample_method": way}
+        ways = {"sampled": way == "probabilistic", "draft_sample_method": way, "min_draft_probability": least}
         engine = engine_of(target, method, drafts, block_size=block_size, num_blocks=num_blocks, **ways)
         assert engine.runner.drafter.compiled is not None
         if not in_one_call:
@@ -512,6 +558,8 @@ def test_drafting_in_one_compiled_call_is_what_its_operations_give_one_by_one(dr
         proposed.append([record.proposed for record in to_the_end(engine).trace.records])
         assert not any(record.draft_problem for record in engine.trace.records)
     assert proposed[0] == proposed[1]
+    if least:
+        return
     assert max(len(one.token_ids) for some in proposed[0] for one in some) == drafts
     assert drafts == 1 or {len(one.token_ids) for some in proposed[0] for one in some} >= {1, drafts}  # rows of unlike lengths
 

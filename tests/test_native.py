@@ -25,7 +25,7 @@ from workbench.models.paths import Path as ExecutionPath
 from workbench.models.quantised import Int8
 from workbench.randomness import uniform
 from workbench.request import SamplingParams
-from workbench.sampler import GREEDY, Draw, drawn
+from workbench.sampler import GREEDY, Draw, chances_of, drawn
 
 LIBRARY = native.library()
 pytestmark = pytest.mark.skipif(LIBRARY is None, reason="no C compiler with OpenMP here")
@@ -73,7 +73,7 @@ def test_the_likeliest_id_is_that_of_the_largest_exact_score(num_ids: int, size:
     embedding, ids = torch.randn(2 * num_ids, size).bfloat16(), torch.arange(0, 2 * num_ids, 2)
     hidden = torch.randn(rows, size)
     exact = hidden.double() @ embedding[ids].double().T
-    assert vocabulary_of(embedding, ids).choose(hidden) == ids[exact.argmax(1)].tolist()
+    assert vocabulary_of(embedding, ids).choose(hidden).ids == ids[exact.argmax(1)].tolist()
 
 
 def test_the_likeliest_id_is_found_by_projections_that_keep_what_counts() -> None:
@@ -83,15 +83,15 @@ def test_the_likeliest_id_is_found_by_projections_that_keep_what_counts() -> Non
     hidden = torch.randn(500, 64) * spread
     screen = projections((hidden.double().T @ hidden.double()) / len(hidden), embedding.float(), 16)
     exact = hidden.double() @ embedding.double().T
-    assert vocabulary_of(embedding, ids, screen).choose(hidden) == exact.argmax(1).tolist()
+    assert vocabulary_of(embedding, ids, screen).choose(hidden).ids == exact.argmax(1).tolist()
 
 
 def test_the_likeliest_of_what_is_no_number_is_some_id() -> None:
     embedding, ids = torch.randn(5000, 16).bfloat16(), torch.arange(5000)
-    found = vocabulary_of(embedding, ids).choose(torch.tensor([[float("nan")] * 16, [0.0] * 16, [float("inf")] * 16]))
+    found = vocabulary_of(embedding, ids).choose(torch.tensor([[float("nan")] * 16, [0.0] * 16, [float("inf")] * 16])).ids
     assert len(found) == 3
     assert all(0 <= token < 5000 for token in found)
-    assert vocabulary_of(embedding, ids).choose(torch.empty(0, 16)) == []
+    assert vocabulary_of(embedding, ids).choose(torch.empty(0, 16)).ids == []
 
 
 @pytest.mark.parametrize("num_ids", [7, 4096])
@@ -105,10 +105,11 @@ def test_an_id_is_drawn_as_the_sampler_draws_it(params: dict[str, float], num_id
     sampling = SamplingParams(**{"temperature": 1.1, **params})
     draws = [Draw(sampling, uniform(1, row)) if row % 5 else GREEDY for row in range(200)]
     exact = hidden.double() @ embedding.double().T
-    found = vocabulary_of(embedding, ids).choose(hidden, draws)
+    found, chances = vocabulary_of(embedding, ids).choose(hidden, draws)
     assert found == drawn(exact, draws)
     assert found[::5] == exact[::5].argmax(1).tolist()
     assert found != exact.argmax(1).tolist()
+    assert chances == pytest.approx(chances_of(exact, torch.tensor(found)), rel=1e-4)
 
 
 def test_of_many_ids_the_drawn_one_is_nearly_always_the_samplers() -> None:
@@ -117,14 +118,15 @@ def test_of_many_ids_the_drawn_one_is_nearly_always_the_samplers() -> None:
     embedding, ids, hidden = torch.randn(20000, 64).bfloat16(), torch.arange(20000), torch.randn(300, 64)
     draws = [Draw(SamplingParams(temperature=1.0), uniform(2, row)) for row in range(300)]
     exact = hidden.double() @ embedding.double().T
-    same = sum(one == other for one, other in zip(vocabulary_of(embedding, ids).choose(hidden, draws), drawn(exact, draws), strict=True))
+    found = vocabulary_of(embedding, ids).choose(hidden, draws).ids
+    same = sum(one == other for one, other in zip(found, drawn(exact, draws), strict=True))
     assert same > 0.9 * len(draws)
 
 
 def test_a_draw_from_what_is_no_number_is_some_id() -> None:
     embedding, ids, draw = torch.randn(5000, 16).bfloat16(), torch.arange(5000), Draw(SamplingParams(temperature=1.0, top_p=0.5), 0.999)
     hidden = torch.tensor([[float("nan")] * 16, [0.0] * 16, [float("inf")] * 16, [3e38] * 16])
-    assert all(0 <= token < 5000 for token in vocabulary_of(embedding, ids).choose(hidden, [draw] * 4))
+    assert all(0 <= token < 5000 for token in vocabulary_of(embedding, ids).choose(hidden, [draw] * 4).ids)
 
 
 @pytest.mark.parametrize("kind", ["bf16", "int8"])

@@ -136,8 +136,9 @@ WRONG = [
     ({"speculative": "eagle"}, "no EAGLE head for llama comes with the package"),
     ({"speculative": "eagle:/nowhere/head.safetensors"}, "there is no EAGLE head '/nowhere/head.safetensors'"),
     ({"speculative": "synthetic:1.5"}, "synthetic:RATE"),
-    ({"speculative": "ngram", "draft_sample_method": "probabilistic"}, "speculative is ngram, which has no scores to draw from"),
-    ({"draft_sample_method": "probabilistic"}, "speculative is None, which has no scores to draw from"),
+    ({"speculative": "ngram", "draft_sample_method": "probabilistic"}, "ngram, whose drafts have no probabilities: leave it at greedy"),
+    ({"draft_sample_method": "probabilistic"}, "speculative is None, whose drafts have no probabilities"),
+    ({"speculative": "suffix", "min_draft_probability": 0.2}, "suffix, whose drafts have no probabilities: leave it at 0"),
     ({"num_speculative_tokens": 3}, "proposes no drafts"),
     ({"num_speculative_tokens": "auto"}, "proposes no drafts"),
 ]

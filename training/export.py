@@ -98,7 +98,8 @@ it continues short openings of user turns and answers them ({100 * settings.gree
 ## Acceptance
 
 On {evaluation["all"]["sequences"]:,} held-out conversations of the target's own, answered greedily, each up to where it begins to
-go round in circles.  `p1` … : share of drafts accepted at that position (with all before it); `K=…`: tokens per round with that many drafts.
+go round in circles.  `p1` … : share of drafts accepted at that position (with all before it); `K=…`: tokens per round
+with that many drafts.
 
 {table(evaluation)}
 

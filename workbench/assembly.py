@@ -55,9 +55,14 @@ def make_runner(model: object, config: EngineConfig, tokenizer: Tokenizer | None
         loaded = model  # type: ignore[assignment]
     drafter, facts, draft_weights = None, loaded.facts, 0
     if config.speculative is not None:
-        trusted = config.trust_remote_code
-        draws = config.draft_sample_method == "probabilistic"
-        drafter = make_drafter(config.speculative, loaded, draws=draws, max_model_len=config.max_model_len, trust_remote_code=trusted)
+        drafter = make_drafter(
+            config.speculative,
+            loaded,
+            draws=config.draft_sample_method == "probabilistic",
+            least=config.min_draft_probability,
+            max_model_len=config.max_model_len,
+            trust_remote_code=config.trust_remote_code,
+        )
         per_token = facts.kv_bytes_per_token + drafter.kv_bytes_per_token  # the drafts' cache comes out of the same budget
         facts, draft_weights = msgspec.structs.replace(facts, kv_bytes_per_token=per_token), weight_bytes_of(drafter, loaded)
     num_blocks = pool_blocks(config, facts, memory_bytes=memory, draft_weight_bytes=draft_weights)

@@ -131,6 +131,15 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
             extra=_SPECULATION,
         ),
     ] = "greedy"
+    min_draft_probability: Annotated[
+        float,
+        Meta(
+            ge=0,
+            lt=1,
+            description="A model or head stops drafting where the chance that all drafts so far are right falls below this; 0 never stops",
+            extra=_SPECULATION,
+        ),
+    ] = 0.0
     undo_memory_bytes: Annotated[
         int,
         Meta(
@@ -147,11 +156,13 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
         check(self, ConfigError)
         if self.speculative is not None and self.num_speculative_tokens == 0:
             raise ConfigError(f"speculative={self.speculative} needs num_speculative_tokens of at least 1, not 0: leave one of the two out")
-        if self.draft_sample_method == "probabilistic" and (self.speculative or "").partition(":")[0] not in DRAFTING_MODELS:
-            raise ConfigError(
-                f"draft_sample_method is probabilistic, but speculative is {self.speculative}, which has no scores to draw from: "
-                "leave it at greedy, or speculate with eagle or draft:…"
-            )
+        if (self.speculative or "").partition(":")[0] not in DRAFTING_MODELS:
+            for name, usual in (("draft_sample_method", "greedy"), ("min_draft_probability", 0)):
+                if (asked := getattr(self, name)) != usual:
+                    raise ConfigError(
+                        f"{name} is {asked}, but speculative is {self.speculative}, whose drafts have no probabilities: "
+                        f"leave it at {usual}, or speculate with eagle or draft:…"
+                    )
         if self.max_num_batched_tokens <= self.max_drafts:  # else a request padded with drafts could wait forever
             raise ConfigError(
                 f"verifying {self.max_drafts} drafts takes {self.max_drafts + 1} tokens of one step, but "

@@ -23,7 +23,7 @@ from workbench.request import SamplingParams
 from workbench.shaping import SampleRow, shape_, shapes
 from workbench.truncation import CHUNK, chunked, column, truncated
 
-__all__ = ["GREEDY", "Draw", "SampleRow", "draw", "drawn", "probabilities", "sample", "token_logprobs"]
+__all__ = ["GREEDY", "Chosen", "Draw", "SampleRow", "chances_of", "draw", "drawn", "probabilities", "sample", "token_logprobs"]
 
 _GREEDY_BELOW = 1e-5  # vLLM's _SAMPLING_EPS
 
@@ -38,6 +38,13 @@ class Draw(NamedTuple):
     def is_greedy(self) -> bool:
         """Whether the likeliest token is taken, wherever the point lies."""
         return self.sampling.temperature < _GREEDY_BELOW
+
+
+class Chosen(NamedTuple):
+    """Tokens, and the probability of each at temperature 1; none where nobody asks."""
+
+    ids: list[int]
+    chances: Sequence[float] = ()
 
 
 GREEDY = Draw(SamplingParams(temperature=0.0), 0.0)
@@ -97,6 +104,11 @@ def drawn(scores: Tensor, draws: Sequence[Draw]) -> list[int]:
         weights = _tempered(some, some.amax(-1, keepdim=True), params)
         chosen[random] = draw(weights, [draws[row].point for row in random])
     return chosen.tolist()
+
+
+def chances_of(scores: Tensor, indices: Tensor) -> list[float]:
+    """The probability of one index of each row of ``scores`` [rows, n], at temperature 1."""
+    return scores.softmax(dim=-1).gather(1, indices.unsqueeze(-1)).squeeze(-1).tolist()
 
 
 def token_logprobs(logits: Tensor, token_ids: Sequence[int], num_top: int) -> list[TokenLogprobs]:

@@ -32,7 +32,7 @@ from workbench.models.loading import LoadedModel
 from workbench.models.native import NativeKernels, NativeLinear
 from workbench.models.native_draft import NativeDraft, NativeVocabulary
 from workbench.models.quantised import Int8, rounded
-from workbench.sampler import Draw, drawn
+from workbench.sampler import Chosen, Draw, chances_of, drawn
 
 HEADS = Path(__file__).with_name("heads")
 FORMAT = "workbench-eagle"
@@ -43,7 +43,7 @@ VERSIONS = ("1", "2")  # matrices in bf16; or in int8, each with a scale for eve
 class Vocabulary(Protocol):
     """Tells the token that follows."""
 
-    def choose(self, hidden: Tensor, draws: Sequence[Draw] = ()) -> list[int]:
+    def choose(self, hidden: Tensor, draws: Sequence[Draw] = ()) -> Chosen:
         """A token id for each row of the normalised ``hidden``, ``[rows, size]``: the likeliest, or with ``draws`` what each falls on."""
         ...
 
@@ -54,10 +54,11 @@ class ScoredVocabulary(NamedTuple):
     head: Linear
     ids: Tensor
 
-    def choose(self, hidden: Tensor, draws: Sequence[Draw] = ()) -> list[int]:
+    def choose(self, hidden: Tensor, draws: Sequence[Draw] = ()) -> Chosen:
         """See :class:`Vocabulary`."""
-        scores = self.head(hidden)
-        return self.ids[drawn(scores, draws) if draws else scores.argmax(dim=-1)].tolist()
+        scores = self.head(hidden).float()
+        places = torch.tensor(drawn(scores, draws), device=scores.device) if draws else scores.argmax(dim=-1)
+        return Chosen(self.ids[places].tolist(), chances_of(scores, places))
 
 
 class EagleHead(NamedTuple):

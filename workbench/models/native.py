@@ -107,9 +107,9 @@ def _declared(lib: ctypes.CDLL) -> ctypes.CDLL:
         "wb_add_rms_norm": (pointer, pointer, pointer, pointer, long, long, real, integer),
         "wb_silu_mul": (pointer, pointer, long, long, integer),
         "wb_choose_room": (pointer, long),
-        "wb_choose": (*(pointer,) * 5, long, pointer, integer),
+        "wb_choose": (*(pointer,) * 6, long, pointer, integer),
         "wb_draft_room": (pointer, long, long, long, long),
-        "wb_draft": (pointer, pointer, long, pointer, long, *(pointer,) * 8, ctypes.POINTER(Step)),
+        "wb_draft": (pointer, pointer, long, pointer, long, *(pointer,) * 5, ctypes.c_float, *(pointer,) * 4, ctypes.POINTER(Step)),
         "wb_attend": (pointer, pointer, pointer, integer, pointer, pointer, ctypes.POINTER(Step)),
     }
     for name, arguments in signatures.items():

@@ -39,7 +39,7 @@ typedef struct {
     const float *x, *scores;
     const Manner *manners; /* null: the likeliest for every row */
     const double *points;
-    float *best;
+    float *best, *chances; /* chances: the probability of what is chosen, at temperature 1 */
     int64_t *ids;
 } Choice;
 
@@ -110,6 +110,17 @@ static int64_t drawn(const float *scores, int64_t count, float most, const Manne
     return -1;
 }
 
+/* The probability of the candidate at place `chosen`, at temperature 1; 0 where scores are no numbers. */
+static float share_of(const float *scores, const int32_t *places, int64_t count, float most, int64_t chosen) {
+    float total = 0, of_chosen = 0;
+    for (int64_t i = 0; i < count; i++) {
+        float weight = expf(scores[i] - most);
+        total += weight;
+        if (places[i] == chosen) of_chosen = weight;
+    }
+    return total > 0 ? of_chosen / total : 0;
+}
+
 /* The id of one row.  A group's best score bounds those of its members, so the CANDIDATES-th best group tells who is a candidate. */
 static void choose(const void *job, int64_t row) {
     const Choice *c = job;
@@ -140,19 +151,21 @@ static void choose(const void *job, int64_t row) {
         int64_t found = drawn(exact, candidates, most, c->manners + row, c->points[row]);
         if (found >= 0) best = places[found];
     }
+    c->chances[row] = share_of(exact, places, candidates, most, best);
     c->ids[row] = v->ids[best];
 }
 
 /* Floats that so many rows work on. */
 int64_t wb_choose_room(const Vocabulary *v, int64_t rows) { return rows * (v->project.outputs + v->screen.outputs + 2 * groups_of(v)); }
 
-/* An id for each row of `x`, [rows][size]: the one with the largest product with the target's row for it, or one drawn by these products. */
-void wb_choose(const Vocabulary *v, const float *x, const Manner *manners, const double *points, int64_t *ids, int64_t rows, float *room,
-               int32_t threads) {
+/* An id for each row of `x`, [rows][size]: the one with the largest product with the target's row for it, or one drawn by these products;
+ * and its chances. */
+void wb_choose(const Vocabulary *v, const float *x, const Manner *manners, const double *points, float *chances, int64_t *ids, int64_t rows,
+               float *room, int32_t threads) {
     float *projected = room, *scores = projected + rows * v->project.outputs, *best = scores + rows * v->screen.outputs;
     if (v->project.packed) apply(&v->project, x, projected, rows, threads);
     apply(&v->screen, v->project.packed ? projected : x, scores, rows, threads);
-    run_pieces(choose, &(Choice){v, x, scores, manners, points, best, ids}, rows, threads);
+    run_pieces(choose, &(Choice){v, x, scores, manners, points, best, chances, ids}, rows, threads);
 }
 
 /* ---- the layer -------------------------------------------------------------------------------------------------------------------- */
@@ -173,6 +186,7 @@ typedef struct {
     const Step *step;
     const Manner *manners; /* of those that are scored; null: the likeliest */
     const double *points;
+    float *chances; /* of what is chosen */
 } Pass;
 
 /* A request: `count` entries from position `start` on are read, from row `tap_row` of every tap on, into the blocks at `table` of the tables;
@@ -264,7 +278,7 @@ static void pass_over(const DraftHead *h, const Pass *p, const float *g, float *
     wb_silu_mul(gates, gated, count, h->down.inputs, s->threads);
     apply(&h->down, gated, delta, count, s->threads);
     wb_add_rms_norm(hidden, delta, h->norm, normed, count, size, s->eps, s->threads);
-    wb_choose(&h->vocabulary, normed, p->manners, p->points, next, count, rest, s->threads);
+    wb_choose(&h->vocabulary, normed, p->manners, p->points, p->chances, next, count, rest, s->threads);
 }
 
 /* Where entries stand: one after the other in memory, as a `Step` wants it. */
@@ -301,14 +315,15 @@ static Step step_of(const Places *p, const int64_t *tables, const Step *shape) {
 int64_t wb_draft_room(const DraftHead *h, int64_t entries, int64_t requests, int64_t rows, int64_t dim) {
     int64_t numbers = 2 * (4 * entries + requests + rows), angles = entries * dim, size = h->vocabulary.size; /* a number takes two floats */
     int64_t features = (rows + entries * (1 + h->taps)) * size, passes = entries * room_of_entry(h) + rows * room_of_scored(h);
-    return numbers + angles + features + passes + wb_choose_room(&h->vocabulary, rows);
+    return numbers + angles + features + passes + 2 * rows + wb_choose_room(&h->vocabulary, rows);
 }
 
 /* Read what is asked, then draft for the `rows` requests that `order` names, those with most drafts first.  `tokens` follow the entries,
- * request by request; `drafts` is [most][rows], and so are `points`, with a manner for each of the rows; both null: the likeliest. */
+ * request by request; `drafts` is [most][rows], and so are `points`, with a manner for each of the rows; both null: the likeliest.
+ * `kept`: how many of a row's drafts are kept, those of which the chance that all so far are right is at least `least`. */
 void wb_draft(const DraftHead *h, const Asked *asked, int64_t requests, const int64_t *order, int64_t rows, const int64_t *tokens,
-              const int64_t *tables, const float *const *taps, const Manner *manners, const double *points, int64_t *drafts, uint16_t *kv,
-              float *room, const Step *shape) {
+              const int64_t *tables, const float *const *taps, const Manner *manners, const double *points, float least, int64_t *kept,
+              int64_t *drafts, uint16_t *kv, float *room, const Step *shape) {
     int64_t entries = 0, size = h->vocabulary.size, half = shape->dim / 2;
     for (int64_t i = 0; i < requests; i++) entries += asked[i].count;
     int64_t *slots = (int64_t *)room, *tap_rows = slots + 3 * entries, *lasts = tap_rows + entries, *scored = lasts + requests;
@@ -324,21 +339,29 @@ void wb_draft(const DraftHead *h, const Asked *asked, int64_t requests, const in
     }
     for (int64_t i = 0; i < rows; i++) scored[i] = lasts[order[i]];
     Step step = step_of(&p, tables, shape);
-    Pass read = {tokens, scored, rows, &step, manners, points};
+    float *chances = rest, *hopes = chances + rows;
+    for (int64_t i = 0; i < rows; i++) kept[i] = 0, hopes[i] = 1;
+    rest += 2 * rows;
+    Pass read = {tokens, scored, rows, &step, manners, points, chances};
     Entries e = {.head = h, .pass = &read, .taps = taps, .tap_rows = tap_rows, .to = normed};
     run_pieces(some_taps, &e, (entries + AT_ONCE - 1) / AT_ONCE, step.threads);
     apply(&h->fc, normed, g, entries, step.threads);
     pass_over(h, &read, g, hidden, drafts, kv, rest);
     for (int64_t done = 1, left = rows; rows; done++, drafts += rows) {
+        int64_t hopeful = 0; /* rows that go on; the others are drafted for as long as any does, in vain */
+        for (int64_t i = 0; i < left; i++) {
+            hopes[i] *= chances[i];
+            if (kept[i] == done - 1 && !(hopes[i] < least)) kept[i] = done, hopeful++;
+        }
         while (left && asked[order[left - 1]].drafts <= done) left--;
-        if (!left) break;
+        if (!left || !hopeful) break;
         p.count = 0;
         for (int64_t i = 0; i < left; i++) {
             const Asked *one = asked + order[i];
             place(&p, one, one->start + one->count - 1 + done, tables, shape->block_size);
         }
         step = step_of(&p, tables, shape);
-        Pass pass = {drafts, 0, left, &step, manners, points ? points + done * rows : 0};
+        Pass pass = {drafts, 0, left, &step, manners, points ? points + done * rows : 0, chances};
         pass_over(h, &pass, hidden, hidden, drafts + rows, kv, rest);
     }
 }

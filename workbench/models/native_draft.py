@@ -14,7 +14,7 @@ from torch import Tensor
 from workbench.models.config import ModelConfig
 from workbench.models.native import LANES, NativeKernels, NativeLinear, Step
 from workbench.request import SamplingParams
-from workbench.sampler import GREEDY, Draw
+from workbench.sampler import GREEDY, Chosen, Draw
 
 
 class _Matrix(ctypes.Structure):
@@ -71,15 +71,15 @@ class NativeVocabulary:
         """Whether the compiled code can read these rows."""
         return embedding.dtype == torch.bfloat16 and embedding.is_contiguous() and embedding.shape[1] % (2 * LANES) == 0
 
-    def choose(self, hidden: Tensor, draws: Sequence[Draw] = ()) -> list[int]:
-        """One id for each row of ``hidden``, ``[rows, size]``: the likeliest, or the one that its draw falls on."""
+    def choose(self, hidden: Tensor, draws: Sequence[Draw] = ()) -> Chosen:
+        """An id for each row of ``hidden``, ``[rows, size]``: the likeliest, or the one that its draw falls on."""
         rows = len(hidden)
         ids, room = np.zeros(rows, np.int64), torch.empty(self._library.wb_choose_room(ctypes.byref(self.struct), rows))
-        manners, points = _manners(draws), np.array([draw.point for draw in draws])
+        chances, manners, points = np.zeros(rows, np.float32), _manners(draws), np.array([draw.point for draw in draws])
         drawn = (_address(manners), _address(points))
-        addresses = (hidden.data_ptr(), *drawn, ids.ctypes.data, rows, room.data_ptr())
+        addresses = (hidden.data_ptr(), *drawn, chances.ctypes.data, ids.ctypes.data, rows, room.data_ptr())
         self._library.wb_choose(ctypes.byref(self.struct), *addresses, torch.get_num_threads())
-        return ids.tolist()
+        return Chosen(ids.tolist(), chances.tolist())
 
 
 def _manners(draws: Sequence[Draw]) -> np.ndarray:
@@ -139,8 +139,11 @@ class NativeDraft:
             **{name: norm.data_ptr() for name, norm in norms.items()},
         )
 
-    def run(self, asked: Sequence[Asked], taps: Sequence[Tensor], kv: Tensor) -> list[list[int]]:
-        """Read all entries into ``kv``, and draft: so many drafts for each request as it wants."""
+    def run(self, asked: Sequence[Asked], taps: Sequence[Tensor], kv: Tensor, least: float = 0.0) -> list[list[int]]:
+        """Read all entries into ``kv``, and draft: so many drafts for each request as it wants.
+
+        A request's drafts end before the one with which the chance that all of them are right falls below ``least``.
+        """
         config, library = self._config, self._kernels.library
         lengths, widths = [len(one.tokens) for one in asked], [len(one.block_ids) for one in asked]
         begins = accumulate(widths[:-1], initial=0)
@@ -161,10 +164,12 @@ class NativeDraft:
         tap_addresses = (ctypes.c_void_p * len(taps))(*(tap.data_ptr() for tap in taps))
         manners, points = _drawn([asked[place] for place in order], len(drafts))
         read = (numbers_at, requests, order_at, rows, tokens_at, tables_at, tap_addresses, _address(manners), _address(points))
-        library.wb_draft(ctypes.byref(self._head), *read, drafts.ctypes.data, kv.data_ptr(), room.data_ptr(), shape)
+        kept = np.empty(rows, np.int64)
+        written = (kept.ctypes.data, drafts.ctypes.data, kv.data_ptr(), room.data_ptr())
+        library.wb_draft(ctypes.byref(self._head), *read, least, *written, shape)
         found: list[list[int]] = [[] for _ in asked]
         for row, place in enumerate(order):
-            found[place] = drafts[: asked[place].num_drafts, row].tolist()
+            found[place] = drafts[: kept[row], row].tolist()
         return found
 
 

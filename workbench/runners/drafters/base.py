@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, Self
 
+import torch
 from torch import Tensor
 
 from workbench.models.batch import FlatBatch, flatten
 from workbench.runners.drafting import Grown
-from workbench.sampler import SampleRow, sample
+from workbench.sampler import Chosen, SampleRow, chances_of, sample
 
 Choose = Callable[[Tensor, Sequence[Grown], Sequence[Sequence[int]]], list[int]]
 """Tokens from scores ``[rows, vocab]``: of each row, and the drafts that it has so far."""
@@ -93,21 +94,28 @@ class Chain:
     """Drafts that grow one after the other, each read at the position after the one before, while there is a slot for it.
 
     ``first``: the position of the last entry that was read; the drafts of each row begin with the token that came out of it.
-    ``living``: the rows that get one more draft.
+    ``living``: the rows that get one more draft.  ``least``: a row ends before the draft with which the chance that all of its drafts are
+    right falls below it.
     """
 
-    def __init__(self, rows: Sequence[Grown], first: Sequence[int], block_size: int, living: Sequence[int]) -> None:
-        self.rows, self.first, self.block_size, self.living = rows, first, block_size, list(living)
+    def __init__(self, rows: Sequence[Grown], first: Sequence[int], block_size: int, living: Sequence[int], least: float = 0.0) -> None:
+        self.rows, self.first, self.block_size, self.living, self.least = rows, first, block_size, list(living), least
         self.drafts: list[list[int]] = [[] for _ in rows]
+        self._hopes = [1.0] * len(rows)  # that all drafts so far are right
 
-    def chosen(self, scores: Tensor, choose: Choose) -> list[int]:
+    def chosen(self, scores: Tensor, choose: Choose) -> Chosen:
         """What ``choose`` takes for each living row."""
-        return choose(scores, [self.rows[index] for index in self.living], [self.drafts[index] for index in self.living])
+        ids = choose(scores, [self.rows[index] for index in self.living], [self.drafts[index] for index in self.living])
+        return Chosen(ids, chances_of(scores.float(), torch.tensor(ids, device=scores.device)) if self.least else ())
 
-    def grow(self, token_ids: Sequence[int]) -> list[int]:
+    def grow(self, chosen: Chosen) -> list[int]:
         """Take one more draft for each living row; returns those that go on, as places among those that lived."""
         going = []
-        for place, (index, token) in enumerate(zip(self.living, token_ids, strict=True)):
+        for place, (index, token) in enumerate(zip(self.living, chosen.ids, strict=True)):
+            if self.least:
+                self._hopes[index] *= chosen.chances[place]
+                if self._hopes[index] < self.least:
+                    continue
             self.drafts[index].append(token)
             if len(self.drafts[index]) <= most_passes(self.rows[index], self.first[index], self.block_size):
                 going.append(place)
@@ -122,11 +130,11 @@ class Chain:
             rows.append(DraftRow(position, position + 1, drafts[-1:], self.rows[index].row.block_ids))
         return batch_of(rows, self.block_size, [True] * len(rows))
 
-    def run(self, token_ids: Sequence[int], read: Callable[[FlatBatch, list[int]], Sequence[int]]) -> list[list[int]]:
+    def run(self, chosen: Chosen, read: Callable[[FlatBatch, list[int]], Chosen]) -> list[list[int]]:
         """Grow all chains to their ends; ``read(batch, going)`` reads the newest drafts and returns the tokens that follow them.
 
         ``going`` are the places, in the batch before, of the rows that go on.
         """
-        while going := self.grow(token_ids):
-            token_ids = read(self.next_rows(), going)
+        while going := self.grow(chosen):
+            chosen = read(self.next_rows(), going)
         return self.drafts

@@ -21,7 +21,7 @@ from workbench.randomness import uniform
 from workbench.runners.drafters.base import Chain, DraftRow, Stepped, batch_of, most_passes
 from workbench.runners.drafting import Grown
 from workbench.runners.kv_tensors import empty_blocks
-from workbench.sampler import Draw
+from workbench.sampler import Chosen, Draw
 
 
 class EagleDrafter:
@@ -29,8 +29,10 @@ class EagleDrafter:
 
     reads_every_step = True
 
-    def __init__(self, head: EagleHead, target: LoadedModel, *, draws: bool = False, kv: list[Tensor] | None = None) -> None:
-        self.head, self.target, self.draws = head, target, draws
+    def __init__(
+        self, head: EagleHead, target: LoadedModel, *, draws: bool = False, least: float = 0.0, kv: list[Tensor] | None = None
+    ) -> None:
+        self.head, self.target, self.draws, self.least = head, target, draws, least
         self.taps = head.taps
         self.compiled = compiled_drafting(head)
         self.kv = kv or []
@@ -41,7 +43,7 @@ class EagleDrafter:
         """The same head with an empty cache."""
         config, path = self.target.config, self.target.path
         layer = empty_blocks(num_blocks, block_size, config.num_kv_heads, config.head_dim, path.dtype, self.target.device)
-        return type(self)(self.head, self.target, draws=self.draws, kv=[layer])
+        return type(self)(self.head, self.target, draws=self.draws, least=self.least, kv=[layer])
 
     def draft(self, rows: Sequence[Grown], after: Stepped) -> list[list[int]]:
         """Read what the target has computed, then draft for those who want it."""
@@ -50,17 +52,17 @@ class EagleDrafter:
         read = [DraftRow(row.row.start, row.row.start + row.num_read, _following(row), row.row.block_ids) for row in rows]
         batch = batch_of(read, after.block_size, [row.limit > 0 for row in rows])
         living, ends = [index for index, row in enumerate(rows) if row.limit], [row.end - 1 for row in read]
-        drafts = Chain(rows, ends, after.block_size, living)
-        hidden, token_ids = self._run(batch, self.head.features(_of_read(rows, after)), self._draws(drafts))
+        drafts = Chain(rows, ends, after.block_size, living, self.least)
+        hidden, chosen = self._run(batch, self.head.features(_of_read(rows, after)), self._draws(drafts))
 
-        def go_on(batch: FlatBatch, going: list[int]) -> list[int]:
+        def go_on(batch: FlatBatch, going: list[int]) -> Chosen:
             nonlocal hidden
-            hidden, token_ids = self._run(batch, hidden if len(going) == len(hidden) else hidden[going], self._draws(drafts))
-            return token_ids
+            hidden, chosen = self._run(batch, hidden if len(going) == len(hidden) else hidden[going], self._draws(drafts))
+            return chosen
 
-        return drafts.run(token_ids, go_on)
+        return drafts.run(chosen, go_on)
 
-    def _run(self, batch: FlatBatch, features: Tensor, draws: Sequence[Draw]) -> tuple[Tensor, list[int]]:
+    def _run(self, batch: FlatBatch, features: Tensor, draws: Sequence[Draw]) -> tuple[Tensor, Chosen]:
         hidden, normed = self.head.run(batch, features, self.kv[0])
         return hidden, self.head.vocabulary.choose(normed, draws)
 
@@ -76,7 +78,7 @@ class EagleDrafter:
             num_drafts = 1 + most_passes(row, last, after.block_size) if row.limit else 0
             draws = [_draw(row, ahead) for ahead in range(num_drafts)] if self.draws and row.row.request.sampling.temperature else []
             asked.append(Asked(row.row.start, _following(row), begin, row.row.block_ids, num_drafts, draws))
-        return compiled.run(asked, after.taps, self.kv[0])
+        return compiled.run(asked, after.taps, self.kv[0], self.least)
 
 
 def _draw(row: Grown, ahead: int) -> Draw:

@@ -24,11 +24,18 @@ from workbench.speculative.methods import FORMS, TOKEN_METHODS, make_proposer, m
 
 
 def make_drafter(
-    method: str, target: LoadedModel, *, draws: bool = False, max_model_len: int | None = None, trust_remote_code: bool = False
+    method: str,
+    target: LoadedModel,
+    *,
+    draws: bool = False,
+    least: float = 0.0,
+    max_model_len: int | None = None,
+    trust_remote_code: bool = False,
 ) -> TorchDrafter:
     """The drafter for requests of at most ``max_model_len`` tokens, prompt and output (by default as many as the target reads).
 
     ``draws``: whether models and heads draw their drafts as the target draws its tokens, instead of taking the likeliest.
+    ``least``: they stop drafting where the chance that all drafts so far are right falls below it.
     ``trust_remote_code``: whether a draft model from the hub may run its own Python code while loading.
     Raises :class:`ConfigError` for a method that does not exist, is not written well, or does not fit ``target``, and
     :class:`ModelIntegrityError` for a file that does not hold what it should.
@@ -39,18 +46,18 @@ def make_drafter(
     if name == "eagle":
         if method == "eagle:":
             raise _badly_written(method, name)
-        return EagleDrafter(load_head(Path(rest).expanduser() if rest else own_head(target.name), target), target, draws=draws)
+        return EagleDrafter(load_head(Path(rest).expanduser() if rest else own_head(target.name), target), target, draws=draws, least=least)
     if name == "synthetic":
         return SyntheticDrafter(synthetic_rate(method), target.architecture)
     choose = as_asked if draws else likeliest
     if skip := re.fullmatch(r"draft:skip:([0-9]{1,6})", method):
-        return OwnDrafter(first_layers(target, int(skip[1])), choose)
+        return OwnDrafter(first_layers(target, int(skip[1])), choose, least)
     if rest in ("int8", "int4"):
-        return OwnDrafter(quantised(target, 8 if rest == "int8" else 4), choose)
+        return OwnDrafter(quantised(target, 8 if rest == "int8" else 4), choose, least)
     if not rest or re.fullmatch(r"skip(:.*)?|int[0-9]*", rest):  # a model of such a name can be given by its path
         raise _badly_written(method, "draft")
     draft = load_draft_model(rest, target, max_model_len, trust_remote_code=trust_remote_code)
-    return ModelDrafter(draft, choose)
+    return ModelDrafter(draft, choose, least)
 
 
 def _badly_written(method: str, name: str) -> ConfigError:

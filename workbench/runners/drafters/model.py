@@ -20,6 +20,7 @@ from workbench.runners.drafters.base import Chain, Choose, DraftRow, Stepped, ba
 from workbench.runners.drafters.own import has_slot
 from workbench.runners.drafting import Grown
 from workbench.runners.kv_tensors import empty_blocks
+from workbench.sampler import Chosen
 from workbench.tokenizer import Tokenizer
 
 PROBE = "Drafts are verified: 3.14159 x 2 = ?\n\n\tdef f(x):  return 'na\u00efve' # \u6f22\u5b57 \U0001f600 <|im_end|></s><eos>"
@@ -34,8 +35,8 @@ class ModelDrafter:
     taps: tuple[int, ...] = ()
     reads_every_step = True
 
-    def __init__(self, model: LoadedModel, choose: Choose = likeliest, kv: list[Tensor] | None = None) -> None:
-        self.model, self.choose = model, choose
+    def __init__(self, model: LoadedModel, choose: Choose = likeliest, least: float = 0.0, kv: list[Tensor] | None = None) -> None:
+        self.model, self.choose, self.least = model, choose, least
         self.kv = kv or []
         self.kv_bytes_per_token = model.facts.kv_bytes_per_token
 
@@ -43,7 +44,7 @@ class ModelDrafter:
         """The same model with an empty cache."""
         config, dtype, device = self.model.config, self.model.path.dtype, self.model.device
         sizes = (num_blocks, block_size, config.num_kv_heads, config.head_dim)
-        return type(self)(self.model, self.choose, [empty_blocks(*sizes, dtype, device) for _ in range(config.num_layers)])
+        return type(self)(self.model, self.choose, self.least, [empty_blocks(*sizes, dtype, device) for _ in range(config.num_layers)])
 
     def draft(self, rows: Sequence[Grown], after: Stepped) -> list[list[int]]:
         """Read what the target has read, and for those who want drafts the newest token too; then go on from there."""
@@ -51,9 +52,9 @@ class ModelDrafter:
         drafting = set(living)
         read = [_read(row, newest=index in drafting) for index, row in enumerate(rows)]
         batch = batch_of(read, after.block_size, [index in drafting for index in range(len(rows))])
-        drafts = Chain(rows, [row.end - 1 for row in read], after.block_size, living)
+        drafts = Chain(rows, [row.end - 1 for row in read], after.block_size, living, self.least)
 
-        def following(batch: FlatBatch) -> list[int]:
+        def following(batch: FlatBatch) -> Chosen:
             return drafts.chosen(self.model.architecture(batch, self.kv), self.choose)
 
         return drafts.run(following(batch), lambda batch, _: following(batch))

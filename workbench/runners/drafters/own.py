@@ -15,6 +15,7 @@ from workbench.models.batch import FlatBatch
 from workbench.models.llama import Llama
 from workbench.runners.drafters.base import Chain, Choose, DraftRow, Stepped, batch_of, likeliest
 from workbench.runners.drafting import Grown
+from workbench.sampler import Chosen
 
 
 class OwnDrafter:
@@ -24,13 +25,13 @@ class OwnDrafter:
     kv_bytes_per_token = 0
     reads_every_step = False
 
-    def __init__(self, copy: Llama, choose: Choose = likeliest) -> None:
-        self.copy, self.choose = copy, choose
+    def __init__(self, copy: Llama, choose: Choose = likeliest, least: float = 0.0) -> None:
+        self.copy, self.choose, self.least = copy, choose, least
         self.kv: list[Tensor] = []
 
     def on(self, num_blocks: int, block_size: int) -> Self:
         """The same: it keeps nothing."""
-        return type(self)(self.copy, self.choose)
+        return type(self)(self.copy, self.choose, self.least)
 
     def draft(self, rows: Sequence[Grown], after: Stepped) -> list[list[int]]:
         """Read the newest token, which the target has not, and go on from there."""
@@ -38,9 +39,9 @@ class OwnDrafter:
         living = [index for index, row in enumerate(rows) if row.limit and has_slot(row, after.block_size)]
         if not living:
             return [[] for _ in rows]
-        drafts = Chain(rows, [len(row.token_ids) - 1 for row in rows], after.block_size, living)
+        drafts = Chain(rows, [len(row.token_ids) - 1 for row in rows], after.block_size, living, self.least)
 
-        def following(batch: FlatBatch) -> list[int]:
+        def following(batch: FlatBatch) -> Chosen:
             return drafts.chosen(self.copy(batch, kv), self.choose)
 
         newest = [_newest(rows[index]) for index in living]
