@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
+from textwrap import wrap
 from typing import Any, NamedTuple
 
 from workbench.events import SpecRound
@@ -12,6 +13,8 @@ from workbench.render import facts
 from workbench.render.palette import DIM, LOOKS, PREEMPTED, PREFILL, VERIFY
 from workbench.speculative.measured import by_length, counted, speculation
 from workbench.trace import Trace
+
+TITLE_WIDTH = 100  # characters: that many stand beside each other in a notebook
 
 _BAR = "draft %{x}: %{y:.1%} of all rounds<br>accepted in %{customdata[0]:,} of %{customdata[1]:,} rounds, proposed in %{customdata[2]:,}"
 _TICK = "draft %{x}: %{y:.1%} of the rounds that got here"
@@ -56,8 +59,9 @@ def acceptance(trace: Any) -> Figure:
     axes(fig, 2)[1].update(range=[0.9, longest + 1.1])
     axes(fig, 2)[0].update(range=[trace.first_step - 0.5, trace.next_step - 0.5], tickformat=",d")
     _choices(fig, trace, longest)
-    said = facts.accepted(speculation(trace.records))
-    return fig.update_layout(title={"text": words(said), "font_size": 12, "x": 0, "y": 0.99, "yanchor": "top"}, margin_t=66)
+    said = wrap(facts.accepted(speculation(trace.records)), TITLE_WIDTH)  # plotly breaks no lines
+    title = {"text": "<br>".join(words(line) for line in said), "font_size": 12, "x": 0, "y": 0.99, "yanchor": "top"}
+    return fig.update_layout(title=title, margin_t=50 + 16 * len(said))
 
 
 def positions(rounds: Sequence[SpecRound]) -> list[Position]:
