@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from textwrap import wrap
 
 import msgspec
 import plotly
@@ -23,7 +24,7 @@ from workbench.events import Reason, SpecRound, StepRecord, StepTiming
 from workbench.metrics import measure
 from workbench.moment import moments
 from workbench.plots import Plots, _figure, _stretches, acceptance, batch, kv_cache, latency, queue, timeline
-from workbench.plots.acceptance import positions
+from workbench.plots.acceptance import TITLE_WIDTH, positions
 from workbench.render.board import board_of
 from workbench.render.palette import LOOKS
 from workbench.request import Request
@@ -380,9 +381,11 @@ def test_a_cell_counts_the_rounds_that_accepted_so_many_of_so_many_drafts():
 
 def test_the_title_tells_the_speed_up_measured_and_predicted():
     said = "75 % of the drafts accepted, 4 tokens per verification; 2 times as fast as plain steps, 2.67 predicted"
-    assert acceptance(speculative_run().trace).layout.title.text == said
+    assert acceptance(speculative_run().trace).layout.title.text.split("<br>") == wrap(said, TITLE_WIDTH)
     missing = "speed-up – (no step without drafts in this run: compare with a run without speculation)"
-    assert acceptance(speculative_run(plain=False).trace).layout.title.text.endswith(missing)
+    lines = acceptance(speculative_run(plain=False).trace).layout.title.text.split("<br>")
+    assert " ".join(lines).endswith(missing)
+    assert max(map(len, lines)) <= TITLE_WIDTH
 
 
 def test_a_round_without_drafts_counts_nowhere():
