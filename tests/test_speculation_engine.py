@@ -139,6 +139,7 @@ WRONG = [
     ({"speculative": "ngram", "draft_sample_method": "probabilistic"}, "ngram, whose drafts have no probabilities: leave it at greedy"),
     ({"draft_sample_method": "probabilistic"}, "speculative is None, whose drafts have no probabilities"),
     ({"speculative": "suffix", "min_draft_probability": 0.2}, "suffix, whose drafts have no probabilities: leave it at 0"),
+    ({"speculative": "ngram", "min_draft_probability": 1.5}, "probability must be at most 1, not 1.5"),
     ({"num_speculative_tokens": 3}, "proposes no drafts"),
     ({"num_speculative_tokens": "auto"}, "proposes no drafts"),
 ]

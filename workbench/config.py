@@ -135,7 +135,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
         float,
         Meta(
             ge=0,
-            lt=1,
+            le=1,
             description="A model or head stops drafting where the chance that all drafts so far are right falls below this; 0 never stops",
             extra=_SPECULATION,
         ),
