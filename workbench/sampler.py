@@ -23,9 +23,14 @@ from workbench.request import SamplingParams
 from workbench.shaping import SampleRow, shape_, shapes
 from workbench.truncation import CHUNK, chunked, column, truncated
 
-__all__ = ["GREEDY", "Chosen", "Draw", "SampleRow", "chances_of", "draw", "drawn", "probabilities", "sample", "token_logprobs"]
+__all__ = ["GREEDY", "Chosen", "Draw", "SampleRow", "chances_of", "draw", "drawn", "is_greedy", "probabilities", "sample", "token_logprobs"]
 
 _GREEDY_BELOW = 1e-5  # vLLM's _SAMPLING_EPS
+
+
+def is_greedy(sampling: SamplingParams) -> bool:
+    """Whether the likeliest token is taken."""
+    return sampling.temperature < _GREEDY_BELOW
 
 
 class Draw(NamedTuple):
@@ -33,11 +38,6 @@ class Draw(NamedTuple):
 
     sampling: SamplingParams
     point: float
-
-    @property
-    def is_greedy(self) -> bool:
-        """Whether the likeliest token is taken, wherever the point lies."""
-        return self.sampling.temperature < _GREEDY_BELOW
 
 
 class Chosen(NamedTuple):
@@ -98,7 +98,7 @@ def drawn(scores: Tensor, draws: Sequence[Draw]) -> list[int]:
     """Choose one index for each row of ``scores`` [rows, n], as :func:`sample` would where nothing is masked or penalised."""
     scores = scores.float()
     chosen = scores.argmax(dim=-1)
-    random = [row for row, one in enumerate(draws) if not one.is_greedy]
+    random = [row for row, one in enumerate(draws) if not is_greedy(one.sampling)]
     if random:
         params, some = [draws[row].sampling for row in random], scores[random]
         weights = _tempered(some, some.amax(-1, keepdim=True), params)
@@ -150,9 +150,9 @@ def _uniform(row: SampleRow) -> float:
 
 def _groups(logits: Tensor, rows: Sequence[SampleRow]) -> Iterator[tuple[bool, list[int], Tensor, list[SampleRow]]]:
     """Yield the greedy rows, then the others: whether greedy, their places, their shaped scores and the rows themselves."""
-    greedy = [row.request.sampling.temperature < _GREEDY_BELOW for row in rows]
+    greedy = [is_greedy(row.request.sampling) for row in rows]
     for wanted in (True, False):
-        group = [i for i, is_greedy in enumerate(greedy) if is_greedy is wanted]
+        group = [i for i, taken in enumerate(greedy) if taken is wanted]
         members = [rows[i] for i in group]
         touched = any(map(shapes, members))
         # A batch of plain greedy rows, the common case, is not copied.

@@ -14,7 +14,7 @@ from torch import Tensor
 from workbench.models.config import ModelConfig
 from workbench.models.native import LANES, NativeKernels, NativeLinear, Step
 from workbench.request import SamplingParams
-from workbench.sampler import GREEDY, Chosen, Draw
+from workbench.sampler import GREEDY, Chosen, Draw, is_greedy
 
 
 class _Matrix(ctypes.Structure):
@@ -84,11 +84,11 @@ class NativeVocabulary:
 
 def _manners(draws: Sequence[Draw]) -> np.ndarray:
     """A ``Manner`` for each draw."""
-    return np.array([_manner(draw.sampling, draw.is_greedy) for draw in draws], np.float64)
+    return np.array([_manner(draw.sampling) for draw in draws], np.float64)
 
 
-def _manner(sampling: SamplingParams, is_greedy: bool) -> tuple[float, ...]:
-    return 0.0 if is_greedy else sampling.temperature, sampling.min_p, sampling.top_k, sampling.top_p
+def _manner(sampling: SamplingParams) -> tuple[float, ...]:
+    return 0.0 if is_greedy(sampling) else sampling.temperature, sampling.min_p, sampling.top_k, sampling.top_p
 
 
 def _address(array: np.ndarray) -> int | None:

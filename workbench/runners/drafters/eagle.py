@@ -21,7 +21,7 @@ from workbench.randomness import uniform
 from workbench.runners.drafters.base import Chain, DraftRow, Stepped, batch_of, most_passes
 from workbench.runners.drafting import Grown
 from workbench.runners.kv_tensors import empty_blocks
-from workbench.sampler import Chosen, Draw
+from workbench.sampler import Chosen, Draw, is_greedy
 
 
 class EagleDrafter:
@@ -76,7 +76,7 @@ class EagleDrafter:
         for begin, row in zip(after.begins, rows, strict=True):
             last = row.row.start + row.num_read - 1
             num_drafts = 1 + most_passes(row, last, after.block_size) if row.limit else 0
-            draws = [_draw(row, ahead) for ahead in range(num_drafts)] if self.draws and row.row.request.sampling.temperature else []
+            draws = [_draw(row, ahead) for ahead in range(num_drafts)] if self.draws and not is_greedy(row.row.request.sampling) else []
             asked.append(Asked(row.row.start, _following(row), begin, row.row.block_ids, num_drafts, draws))
         return compiled.run(asked, after.taps, self.kv[0], self.least)
 
